@@ -1,0 +1,1 @@
+//! Every knob: its unit, its default, and what happens at the limit.

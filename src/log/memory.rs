@@ -1,0 +1,1 @@
+//! The contract of [`super::EventLog`] at its simplest.
