@@ -16,8 +16,11 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-export function launch() {
-  return chromium.launch({ executablePath: executable(), args: FLAGS, timeout: 120_000 });
+export async function launch() {
+  const browser = await chromium.launch({ executablePath: executable(), args: FLAGS, timeout: 120_000 });
+  // At SIGTERM the browser is closed first, and then nothing else would end this process.
+  browser.on("disconnected", () => process.exit(1));
+  return browser;
 }
 
 function executable() {

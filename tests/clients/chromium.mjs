@@ -106,5 +106,6 @@ for await (const line of createInterface({ input: process.stdin })) {
     say({ stream: command.close, closed: true });
   }
 }
+browser.removeAllListeners("disconnected");
 await browser.close();
 process.exit(0);

@@ -96,5 +96,6 @@ await page.click("#publish button");
 await page.locator(".row", { hasText: "after the gap" }).waitFor();
 
 assert.deepEqual(complaints, []);
+browser.removeAllListeners("disconnected");
 await browser.close();
 process.exit(0);

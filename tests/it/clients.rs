@@ -116,7 +116,7 @@ async fn a_busy_topic_makes_no_false_gap_for_a_quiet_one() {
 
     let quiet = Message::new(&quiet_2, "quiet 2");
     let kept: Vec<_> = (501..).zip(&busy[500..]).map(number).collect();
-    let kept_and_quiet: Vec<_> = kept.iter().chain([&quiet]).cloned().collect();
+    let kept_and_quiet: Vec<_> = kept.into_iter().chain([quiet]).collect();
     assert_eq!(kept_and_quiet.len(), 1001);
     let filters: [&[&str]; 3] = [&["pair/busy", "pair/quiet"], &["pair/*"], &["pair/**"]];
 
@@ -129,7 +129,7 @@ async fn a_busy_topic_makes_no_false_gap_for_a_quiet_one() {
         seen
     };
     // The quiet topic alone lost nothing, however old the id.
-    assert_eq!(see(&["pair/quiet"], &quiet_1).await, [quiet.clone()]);
+    assert_eq!(see(&["pair/quiet"], &quiet_1).await, kept_and_quiet[1000..]);
     for topics in filters {
         // Nothing was removed after the last removed event, nor after a kept one.
         assert_eq!(see(topics, &busy[499]).await, kept_and_quiet);

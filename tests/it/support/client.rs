@@ -6,7 +6,8 @@ use std::{
     collections::{HashMap, VecDeque},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::PathBuf,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -17,6 +18,8 @@ use tokio::{
 
 /// Longer than anything takes on a busy machine: a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For a client to end once it is told to.
+const PATIENCE_AT_END: Duration = Duration::from_secs(20);
 /// Lines read and not yet looked at. A client whose lines nobody takes waits, as it would at a pipe.
 const LINES_MAX: usize = 1024;
 
@@ -66,7 +69,8 @@ struct Line {
 /// A client that runs. It is ended on drop.
 pub(crate) struct Client {
     name: &'static str,
-    process: Child,
+    pid: u32,
+    exited: mpsc::Receiver<ExitStatus>,
     stdin: Option<ChildStdin>,
     lines: Receiver<(String, Seen)>,
     /// What was read while another stream of the same client was waited for.
@@ -174,14 +178,6 @@ impl Client {
         }
     }
 
-    /// Waits until the stream is lost. Messages before it are an error of the test.
-    pub(crate) async fn lost_of(&mut self, stream: &str) {
-        match self.next_of(stream).await {
-            Seen::Lost { .. } => {}
-            other => panic!("{}: {other:?} before the stream was lost", self.name),
-        }
-    }
-
     /// The messages up to and including the one with this data, over any number of reconnects.
     pub(crate) async fn until(&mut self, data: &str) -> Vec<Message> {
         self.until_of("", data).await
@@ -232,7 +228,7 @@ impl Client {
             "{}: {line:?} and no end",
             self.name
         );
-        let status = self.process.wait().expect("its exit status");
+        let status = self.exited.recv_timeout(PATIENCE).expect("its exit status");
         let complaints = self.complaints();
         assert!(status.success(), "{}: {status}: {complaints}", self.name);
     }
@@ -270,7 +266,13 @@ impl Client {
         let stdout = process.stdout.take().expect("its output");
         let mut stderr = process.stderr.take().expect("its errors");
         let (send, lines) = channel(LINES_MAX);
-        thread::spawn(move || read(BufReader::new(stdout), &send));
+        let (pid, stdin) = (process.id(), process.stdin.take());
+        let (send_exit, exited) = mpsc::sync_channel(1);
+        thread::spawn(move || {
+            read(BufReader::new(stdout), &send);
+            drop(send);
+            let _ = send_exit.send(process.wait().expect("its exit status"));
+        });
         let complaints = thread::spawn(move || {
             let mut text = String::new();
             let _ = stderr.read_to_string(&mut text);
@@ -278,8 +280,9 @@ impl Client {
         });
         Self {
             name,
-            stdin: process.stdin.take(),
-            process,
+            pid,
+            exited,
+            stdin,
             lines,
             held: HashMap::new(),
             complaints: Some(complaints),
@@ -289,12 +292,15 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // Not SIGKILL: Chromium is to go as well, with its profile. A client that waits to be read
-        // goes on, because its reader drains what nobody takes any more.
+        // Not SIGKILL at first: Chromium is to go as well, with its profile. A client that waits to be
+        // read goes on, because its reader drains what nobody takes any more.
         self.lines.close();
-        if let Ok(None) = self.process.try_wait() {
-            signal("TERM", self.process.id());
-            let _ = self.process.wait();
+        drop(self.stdin.take());
+        if self.exited.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            signal("TERM", self.pid);
+            if self.exited.recv_timeout(PATIENCE_AT_END).is_err() {
+                signal("KILL", self.pid);
+            }
         }
     }
 }
