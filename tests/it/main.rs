@@ -1,1 +1,3 @@
 //! One test binary: a file per promise.
+
+mod config;
