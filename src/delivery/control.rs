@@ -28,25 +28,37 @@ impl Control {
             "oldest": gap.oldest.map(|cursor| cursor.to_string()),
             "missed": gap.missed,
         });
-        Self { name: "tidings.gap", data }
+        Self {
+            name: "tidings.gap",
+            data,
+        }
     }
 
     /// The stream ends: `{"reason"}`.
     #[must_use]
     pub fn close(reason: CloseReason) -> Self {
-        Self { name: "tidings.close", data: json!({ "reason": reason.as_str() }) }
+        Self {
+            name: "tidings.close",
+            data: json!({ "reason": reason.as_str() }),
+        }
     }
 
     /// Where the stream begins: `{"cursor"}`.
     #[must_use]
     pub fn open(cursor: Cursor) -> Self {
-        Self { name: "tidings.open", data: json!({ "cursor": cursor.to_string() }) }
+        Self {
+            name: "tidings.open",
+            data: json!({ "cursor": cursor.to_string() }),
+        }
     }
 
     /// The connection lives: `{"time"}`.
     #[must_use]
     pub fn heartbeat(now_ms: u64) -> Self {
-        Self { name: "tidings.heartbeat", data: json!({ "time": rfc3339(now_ms) }) }
+        Self {
+            name: "tidings.heartbeat",
+            data: json!({ "time": rfc3339(now_ms) }),
+        }
     }
 }
 

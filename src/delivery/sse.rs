@@ -63,7 +63,11 @@ pub struct Settings {
 }
 
 /// The bytes of one stream, until the hub drains, the log closes, or the reader has to go.
-pub fn stream(hub: Arc<Hub>, request: Request, settings: Settings) -> impl Stream<Item = Result<Bytes, Infallible>> {
+pub fn stream(
+    hub: Arc<Hub>,
+    request: Request,
+    settings: Settings,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
     async_stream::stream! {
         // At once, so that `onopen` fires behind any proxy.
         yield Ok(Bytes::from(format!("retry: {}\n: tidings\n", settings.retry.as_millis())));
@@ -179,7 +183,9 @@ impl Timers {
 
     fn arm(&mut self) {
         let silence_ends = self.last_sent + self.keepalive;
-        let at = self.heartbeat.map_or(silence_ends, |(_, next)| next.min(silence_ends));
+        let at = self
+            .heartbeat
+            .map_or(silence_ends, |(_, next)| next.min(silence_ends));
         self.sleep.as_mut().reset(at);
     }
 

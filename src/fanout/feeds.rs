@@ -55,13 +55,22 @@ impl Feeds {
         }
         self.made += 1;
         let frames = broadcast::Sender::new(RING_FRAMES);
-        let feed = Arc::new(Feed { number: self.made, filter: Arc::clone(filter), frames });
+        let feed = Arc::new(Feed {
+            number: self.made,
+            filter: Arc::clone(filter),
+            frames,
+        });
         self.by_filter.insert(Arc::clone(filter), Arc::clone(&feed));
         for topic in filter.topics() {
-            self.by_topic.entry(topic.clone()).or_default().insert(feed.number, Arc::clone(&feed));
+            self.by_topic
+                .entry(topic.clone())
+                .or_default()
+                .insert(feed.number, Arc::clone(&feed));
         }
         for pattern in filter.patterns() {
-            self.by_pattern.members(pattern).insert(feed.number, Arc::clone(&feed));
+            self.by_pattern
+                .members(pattern)
+                .insert(feed.number, Arc::clone(&feed));
         }
         feed
     }
@@ -77,7 +86,8 @@ impl Feeds {
             }
         }
         for pattern in feed.filter.patterns() {
-            self.by_pattern.remove(pattern.as_str().split('/'), feed.number);
+            self.by_pattern
+                .remove(pattern.as_str().split('/'), feed.number);
         }
     }
 
@@ -96,7 +106,10 @@ impl Feeds {
 
 impl Node {
     fn is_empty(&self) -> bool {
-        self.literal.is_empty() && self.any.is_none() && self.ends.is_empty() && self.rest.is_empty()
+        self.literal.is_empty()
+            && self.any.is_none()
+            && self.ends.is_empty()
+            && self.rest.is_empty()
     }
 
     fn members(&mut self, pattern: &Pattern) -> &mut Members {
@@ -161,7 +174,8 @@ mod tests {
 
     /// Topics and patterns over a tiny alphabet, so that they meet often.
     fn path(segments: &'static [&'static str]) -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(segments), 1..4).prop_map(|parts| parts.join("/"))
+        prop::collection::vec(prop::sample::select(segments), 1..4)
+            .prop_map(|parts| parts.join("/"))
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
 /// A frame holds events up to about this many bytes, or one event if that is larger.
-pub const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
+const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
 
 /// What an event costs on the wire beside its data: its id and field names, about.
 const EVENT_WIRE_BYTES: usize = 64;
@@ -48,7 +48,10 @@ impl Frame {
     }
 
     fn new(events: Vec<Arc<Event>>) -> Self {
-        Self { events: events.into(), encodings: Encodings::default() }
+        Self {
+            events: events.into(),
+            encodings: Encodings::default(),
+        }
     }
 
     /// Its events, oldest first.
@@ -86,7 +89,10 @@ impl Chunk {
         match self {
             Self::Shared(frame) => frame.bytes(encoding),
             Self::Own(events) => {
-                let size = events.iter().map(|event| event.data.len() + EVENT_WIRE_BYTES).sum();
+                let size = events
+                    .iter()
+                    .map(|event| event.data.len() + EVENT_WIRE_BYTES)
+                    .sum();
                 let mut out = BytesMut::with_capacity(size);
                 for event in events {
                     encoding.encode(event, &mut out);

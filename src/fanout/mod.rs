@@ -49,8 +49,17 @@ impl Hub {
     #[must_use]
     pub fn new(log: Arc<dyn EventLog>) -> (Arc<Self>, Tail) {
         let tail = log.tail();
-        let state = State { feeds: Feeds::default(), matched_to: tail.from };
-        (Arc::new(Self { log, state: Mutex::new(state) }), tail)
+        let state = State {
+            feeds: Feeds::default(),
+            matched_to: tail.from,
+        };
+        (
+            Arc::new(Self {
+                log,
+                state: Mutex::new(state),
+            }),
+            tail,
+        )
     }
 
     /// Sends what the tail yields to the feeds, until the log is closed.
@@ -109,7 +118,12 @@ impl Hub {
         let feed = state.feeds.get_or_make(filter);
         let (frames, from) = (feed.frames.subscribe(), state.matched_to);
         drop(state);
-        Joined { hub: Arc::clone(self), feed, frames, from }
+        Joined {
+            hub: Arc::clone(self),
+            feed,
+            frames,
+            from,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -15,7 +15,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 /// What a page of the log may hold: so much is in memory for one reader that replays.
-const PAGE: PageLimits = PageLimits { events_max: 256, bytes_max: 32 << 10 }; // 32 KiB
+const PAGE: PageLimits = PageLimits {
+    events_max: 256,
+    bytes_max: 32 << 10,
+}; // 32 KiB
 
 /// A reader within so many positions of the head joins its feed before it reads the log, which saves a page.
 const NEAR_HEAD: u64 = 256;
@@ -165,21 +168,42 @@ impl Subscription {
     /// # Cancel safety
     ///
     /// Dropping the future leaves nothing behind.
-    pub async fn start(hub: &Arc<Hub>, filter: &Arc<Filter>, from: Begin, requested: String, lag: LagPolicy) -> Self {
+    pub async fn start(
+        hub: &Arc<Hub>,
+        filter: &Arc<Filter>,
+        begin: Begin,
+        requested: String,
+        lag: LagPolicy,
+    ) -> Self {
         let hub = Arc::clone(hub);
         let filter = Arc::clone(filter);
-        let start = match from {
+        let start = match begin {
             Begin::Live => {
                 let joined = hub.join(&filter);
-                let place = Place { position: joined.from, removal: 0 };
+                let place = Place {
+                    position: joined.from,
+                    removal: 0,
+                };
                 let state = State::Live(joined);
-                return Self { hub, filter, lag, place, state, gap: None, requested: None };
+                return Self {
+                    hub,
+                    filter,
+                    lag,
+                    place,
+                    state,
+                    gap: None,
+                    requested: None,
+                };
             }
-            Begin::Log(start) => start,
+            Begin::Log(ref start) => start.clone(),
             Begin::Unknown => Start::Earliest,
         };
         let located = retry(|| hub.log.locate(start.clone(), &filter)).await;
-        let start_gap = if matches!(from, Begin::Unknown) { Some(StartGap::Unknown) } else { located.gap };
+        let start_gap = if matches!(begin, Begin::Unknown) {
+            Some(StartGap::Unknown)
+        } else {
+            located.gap
+        };
         let mut this = Self {
             hub,
             filter,
@@ -203,7 +227,10 @@ impl Subscription {
     /// Where the reader is: the id that it would resume from.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.hub.log.bounds().epoch, position: self.place.position }
+        Cursor {
+            epoch: self.hub.log.bounds().epoch,
+            position: self.place.position,
+        }
     }
 
     /// What the start itself shows to be missing; it is to be told before anything else, and
@@ -237,7 +264,9 @@ impl Subscription {
 
     /// Reads one page, or finds that none is needed.
     async fn replay(&mut self) -> Option<Delivery> {
-        let State::Replay(seat) = &mut self.state else { return None };
+        let State::Replay(seat) = &mut self.state else {
+            return None;
+        };
         let head = self.hub.log.bounds().head;
         if seat.is_none() && head.saturating_sub(self.place.position) <= NEAR_HEAD {
             *seat = Some(self.hub.join(&self.filter));
@@ -254,7 +283,9 @@ impl Subscription {
         }
         let gap = self.page_gap(&page).await;
         if let Some(gap) = gap {
-            let State::Replay(seat) = &mut self.state else { return None };
+            let State::Replay(seat) = &mut self.state else {
+                return None;
+            };
             self.state = State::Page(seat.take(), page);
             return Some(Delivery::Gap(gap));
         }
@@ -271,18 +302,25 @@ impl Subscription {
             (Loss::Removed, None) if self.lag == LagPolicy::Disconnect => return None,
             (Loss::Removed, None) => GapReason::Lagged,
         };
-        let requested = self.requested.clone().unwrap_or_else(|| self.cursor().to_string());
+        let requested = self
+            .requested
+            .clone()
+            .unwrap_or_else(|| self.cursor().to_string());
         Some(self.gap(reason, requested, missed).await)
     }
 
     fn hand_out(&mut self) -> Option<Delivery> {
-        let State::Page(seat, page) = std::mem::replace(&mut self.state, State::Ended) else { return None };
+        let State::Page(seat, page) = std::mem::replace(&mut self.state, State::Ended) else {
+            return None;
+        };
         self.state = State::Replay(seat);
         self.take_page(page)
     }
 
     fn take_page(&mut self, page: Page) -> Option<Delivery> {
-        let State::Replay(seat) = &mut self.state else { return None };
+        let State::Replay(seat) = &mut self.state else {
+            return None;
+        };
         self.requested = None;
         self.place = page.place;
         if page.at_head {
@@ -299,7 +337,9 @@ impl Subscription {
     }
 
     async fn live(&mut self) -> Option<Delivery> {
-        let State::Live(joined) = &mut self.state else { return None };
+        let State::Live(joined) = &mut self.state else {
+            return None;
+        };
         match joined.frames.recv().await {
             Ok(frame) => self.beyond_place(frame),
             Err(RecvError::Lagged(_)) => {
@@ -332,21 +372,39 @@ impl Subscription {
 
     /// Tells of the frames it left, then hands out the last of them.
     async fn tell_skipped(&mut self) -> Option<Delivery> {
-        let gap = self.gap(GapReason::Lagged, self.cursor().to_string(), None).await;
-        let State::Skipped(joined, newest) = std::mem::replace(&mut self.state, State::Ended) else { return None };
+        let gap = self
+            .gap(GapReason::Lagged, self.cursor().to_string(), None)
+            .await;
+        let State::Skipped(joined, newest) = std::mem::replace(&mut self.state, State::Ended)
+        else {
+            return None;
+        };
         self.state = State::Live(joined);
         if let Some(Delivery::Events(chunk)) = newest.and_then(|frame| self.beyond_place(frame))
             && let State::Live(joined) = std::mem::replace(&mut self.state, State::Ended)
         {
             let (events, place) = (chunk.events().to_vec(), self.place);
-            self.state = State::Page(Some(joined), Page { gap: None, events, place, at_head: true });
+            self.state = State::Page(
+                Some(joined),
+                Page {
+                    gap: None,
+                    events,
+                    place,
+                    at_head: true,
+                },
+            );
         }
         Some(Delivery::Gap(gap))
     }
 
     async fn gap(&self, reason: GapReason, requested: String, missed: Option<u64>) -> Gap {
         let oldest = retry(|| self.hub.log.oldest(&self.filter)).await;
-        Gap { reason, requested, oldest, missed }
+        Gap {
+            reason,
+            requested,
+            oldest,
+            missed,
+        }
     }
 }
 
@@ -357,7 +415,9 @@ fn skip_to_newest(mut joined: Joined) -> State {
         match joined.frames.try_recv() {
             Ok(frame) => newest = Some(frame),
             Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return State::Skipped(joined, newest),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => {
+                return State::Skipped(joined, newest);
+            }
         }
     }
 }
