@@ -1,0 +1,259 @@
+// The page: what is watched is in the address (`#topic=demo&topic=orders/**&tail=20`), so that a link
+// to it can be shared. This file ties the forms, the subscription and the rows together.
+
+import { ROWS_MAX, Rows, eventRow, noteRow } from "./rows.js";
+import { Subscription } from "./sse.js";
+
+const $ = (id) => document.getElementById(id);
+const TOPIC = "demo";
+const START = "tail=20";
+/** The hub is asked for a sign of life in this interval; three missed ones are a dead connection. */
+const HEARTBEAT_S = 15;
+
+let watching = { topics: [], start: START };
+let subscription;
+let received = 0;
+let unseen = 0;
+let lost = false;
+
+const rows = new Rows($("rows"), showRows);
+
+// ---- What is watched ----
+
+function fromAddress() {
+  const query = new URLSearchParams(location.hash.slice(1));
+  const topics = query.getAll("topic").filter(Boolean);
+  const start = ["tail", "since"].find((name) => query.has(name));
+  return {
+    topics: topics.length ? topics : [TOPIC],
+    start: start ? `${start}=${query.get(start)}` : query.has("live") ? "" : START,
+  };
+}
+
+function toAddress({ topics, start }) {
+  const query = new URLSearchParams(topics.map((topic) => ["topic", topic])).toString();
+  return `#${readable(query)}${start === START ? "" : `&${start || "live"}`}`;
+}
+
+/** Slashes and stars need no escape in a query, and read better without. */
+const readable = (query) => query.replaceAll("%2F", "/").replaceAll("%2A", "*").replaceAll("%3A", ":");
+
+function watch(next) {
+  subscription?.stop();
+  watching = next;
+  received = 0;
+  lost = false;
+  rows.clear();
+  showWatched();
+
+  const url = new URL("events", document.baseURI);
+  for (const topic of watching.topics) url.searchParams.append("topic", topic);
+  for (const [name, value] of new URLSearchParams(watching.start)) url.searchParams.set(name, value);
+  url.searchParams.set("frame", "envelope");
+  url.searchParams.set("open", "1");
+  url.searchParams.set("heartbeat", `${HEARTBEAT_S}s`);
+  subscription = new Subscription(url, { onState, onEvent, silenceMaxMs: 3 * HEARTBEAT_S * 1000 });
+}
+
+$("watch").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const topics = $("topics").value.split(/[\s,]+/).filter(Boolean);
+  if (!topics.length) return;
+  const next = { topics, start: $("start").value };
+  const address = toAddress(next);
+  // The same address again means: start over.
+  if (address === location.hash) watch(next);
+  else location.hash = address;
+});
+
+window.addEventListener("hashchange", () => watch(fromAddress()));
+
+function showWatched() {
+  const { topics, start } = watching;
+  $("topics").value = topics.join(" ");
+  if (![...$("start").options].some((option) => option.value === start)) {
+    $("start").append(new Option(start.replace("=", " "), start));
+  }
+  $("start").value = start;
+  const names = topics.join(", ");
+  $("empty-topics").textContent = names;
+  showTitle();
+
+  const exact = topics.find((topic) => !topic.split("/").some((part) => part === "*" || part === "**"));
+  const target = exact ?? topics[0].replace(/\*+/g, "1");
+  $("topic").value = target;
+
+  const hub = new URL(".", document.baseURI).href;
+  const single = topics.length === 1 && exact !== undefined;
+  const query = readable(new URLSearchParams(topics.map((topic) => ["topic", topic])).toString());
+  const listen = single ? hub + topicPath(exact) : `${hub}events?${query}`;
+  $("curl-subscribe").textContent = `curl -N ${quoted(listen)}`;
+  $("curl-publish").textContent = `curl -d 'hello' ${quoted(hub + topicPath(target))}`;
+  $("js-subscribe").textContent =
+    `new EventSource(${JSON.stringify(listen)})\n  .onmessage = (e) => console.log(e.data)`;
+}
+
+const topicPath = (topic) => `topics/${topic.split("/").map(encodeURIComponent).join("/")}`;
+const quoted = (text) => (/^[\w:/.%-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+// ---- What arrives ----
+
+const STATES = { connecting: "Connecting…", open: "Live", waiting: "Reconnecting…", refused: "Stopped" };
+
+function onState({ state, error }) {
+  const again = lost && state === "connecting";
+  $("state").dataset.state = again ? "waiting" : state;
+  $("state-text").textContent = again ? STATES.waiting : STATES[state];
+  if (state === "waiting" && !lost) {
+    lost = true;
+    rows.add(() => noteRow("lost", "Connection lost", error ? "" : "The hub ended it."));
+  } else if (state === "open" && lost) {
+    lost = false;
+    const id = subscription.lastId;
+    rows.add(() => noteRow("back", "Connected again", id && `Goes on after ${id}.`));
+  }
+  const refused = state === "refused";
+  $("refused").hidden = !refused;
+  if (refused) {
+    const { title, detail } = error.problem;
+    $("refused").textContent = [title ?? error.message, detail].filter(Boolean).join(": ");
+  }
+}
+
+function onEvent({ event, id, data }) {
+  if (id) showLastId(id);
+  if (event.startsWith("tidings.")) return onControl(event.slice("tidings.".length), parsed(data) ?? {});
+  received += 1;
+  if (document.hidden) {
+    unseen += 1;
+    showTitle();
+  }
+  const envelope = parsed(data) ?? { topic: "?", id, event, time: null, data };
+  rows.add(() => eventRow(envelope));
+}
+
+function onControl(name, said) {
+  if (name === "gap") {
+    const [title, text] = gap(said);
+    const facts = [["asked for", said.requested], ["oldest kept", said.oldest], ["missed", said.missed]];
+    rows.add(() => noteRow("gap", title, text, facts));
+  } else if (name === "close") {
+    const reasons = {
+      draining: "It is shutting down or restarting.",
+      overloaded: "It has as many readers as it may have.",
+      lagged: "This page fell too far behind.",
+    };
+    lost = true; // said here; the end that follows is no news
+    rows.add(() => noteRow("close", "The hub closes this stream", reasons[said.reason] ?? said.reason));
+  }
+}
+
+function gap({ reason, missed }) {
+  const count = typeof missed === "number" ? missed : null;
+  const events = count === null ? "Events" : count === 1 ? "1 event" : `${count.toLocaleString()} events`;
+  const were = count === 1 ? "was" : "were";
+  switch (reason) {
+    case "expired":
+      return ["Gap", `${events} after the last one seen ${were} removed by retention. It goes on with the oldest kept.`];
+    case "lagged":
+      return ["Gap", `This page fell behind, and ${events.toLowerCase()} ${were} removed before they could be sent.`];
+    case "unknown":
+      return ["Gap", "The hub does not know the id asked for. It goes on with the oldest event kept."];
+    case "epoch":
+      return ["Gap", "The log is another one: it was wiped or restored. It goes on with the oldest event kept."];
+    case "corrupt":
+      return ["Gap", `${events} could not be read: the log file is damaged there.`];
+    default:
+      return ["Gap", `${events} ${were} missed (${reason}).`];
+  }
+}
+
+function parsed(json) {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return null;
+  }
+}
+
+// ---- The list and its tools ----
+
+function showRows() {
+  $("empty").hidden = rows.size > 0 || rows.held > 0;
+  $("count").textContent = received.toLocaleString();
+  $("pause").textContent = !rows.paused ? "Pause" : rows.held ? `Resume (${rows.held} new)` : "Resume";
+  $("bounded").hidden = rows.size < ROWS_MAX;
+  $("bounded").textContent = `Older than the newest ${ROWS_MAX} rows are not kept here. The hub has them.`;
+}
+
+function showLastId(id) {
+  $("last").hidden = false;
+  $("last-id").textContent = id;
+}
+
+function showTitle() {
+  document.title = `${unseen ? `(${unseen}) ` : ""}${watching.topics.join(", ")} – Tidings`;
+}
+
+$("pause").addEventListener("click", () => {
+  rows.pause(!rows.paused);
+  $("pause").setAttribute("aria-pressed", String(rows.paused));
+});
+$("clear").addEventListener("click", () => rows.clear());
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  unseen = 0;
+  showTitle();
+  subscription.retryNow();
+});
+window.addEventListener("online", () => subscription.retryNow());
+
+// ---- Publish ----
+
+$("publish").addEventListener("submit", async (submitted) => {
+  submitted.preventDefault();
+  const [topic, event, data] = ["topic", "event", "data"].map((id) => $(id).value);
+  say("", "Publishing…");
+  try {
+    // Not `POST /topics/{topic}`: a URL parser would remove the segments `.` and `..` from the path
+    // before the hub could refuse them.
+    const response = await fetch(new URL("publish", document.baseURI), {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ topic, data, ...(event && { event }) }),
+    });
+    const answer = await response.json().catch(() => ({}));
+    if (response.ok) say("stored", `Stored as ${answer.id}`);
+    else say("problem", [answer.title ?? `HTTP ${response.status}`, answer.detail].filter(Boolean).join(": "));
+  } catch {
+    say("problem", "The hub cannot be reached.");
+  }
+});
+
+$("data").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("publish").requestSubmit();
+});
+
+function say(kind, text) {
+  $("published").className = kind;
+  $("published").textContent = text;
+}
+
+// ---- Copy ----
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const code = $(button.dataset.copy);
+    try {
+      // Only pages from localhost or over https have a clipboard.
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy"), 1500);
+    } catch {
+      getSelection().selectAllChildren(code);
+    }
+  });
+}
+
+watch(fromAddress());
