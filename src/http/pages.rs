@@ -29,6 +29,12 @@ macro_rules! assets {
 
 assets! {
     "/" "text/html; charset=utf-8" "index.html";
+    "/assets/style.css" "text/css; charset=utf-8" "style.css";
+    "/assets/icon.svg" "image/svg+xml" "icon.svg";
+    "/assets/app.js" "text/javascript; charset=utf-8" "app.js";
+    "/assets/json.js" "text/javascript; charset=utf-8" "json.js";
+    "/assets/rows.js" "text/javascript; charset=utf-8" "rows.js";
+    "/assets/sse.js" "text/javascript; charset=utf-8" "sse.js";
 }
 
 pub(super) fn routes() -> Router<Arc<App>> {

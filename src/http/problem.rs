@@ -124,7 +124,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.to_json().to_string()));
+        let mut response = Response::new(Body::from(format!("{}\n", self.to_json())));
         *response.status_mut() = self.kind.status;
         let headers = response.headers_mut();
         headers.insert(

@@ -12,7 +12,6 @@ use crate::{
     topic::Topic,
 };
 use axum::{
-    Json,
     body::Body,
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header},
@@ -182,7 +181,7 @@ async fn publish_json(
         .zip(&outcomes)
         .filter_map(|(topic, outcome)| result(topic, outcome))
         .collect();
-    Ok((created(new), Json(results)).into_response())
+    Ok(answer(new, &results.into()))
 }
 
 async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
@@ -194,15 +193,21 @@ async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
         .map_err(append_problem)?;
     let outcome = outcomes.first().copied().unwrap_or(Outcome::Conflict);
     let body = result(&topic, &outcome).ok_or_else(|| conflict(&topic))?;
-    Ok((created(matches!(outcome, Outcome::Stored(_))), Json(body)).into_response())
+    Ok(answer(matches!(outcome, Outcome::Stored(_)), &body))
 }
 
-fn created(new: bool) -> StatusCode {
-    if new {
+/// 201 if something new was published, else 200. The newline is for those who read it in a terminal.
+fn answer(new: bool, body: &Value) -> Response {
+    let status = if new {
         StatusCode::CREATED
     } else {
         StatusCode::OK
-    }
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (status, headers, format!("{body}\n")).into_response()
 }
 
 /// `{"id","topic","duplicate"}`, or nothing for a conflict.

@@ -3,3 +3,4 @@
 mod config;
 mod log_contract;
 mod log_support;
+mod support;
