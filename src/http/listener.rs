@@ -30,7 +30,7 @@ const RESERVE: usize = 64;
 /// Files that are not connections: the log, its readers, standard streams.
 const FILES_BESIDE: u64 = 64;
 
-/// How long a connection beyond the cap may take to be turned away.
+/// How long a connection may take that comes only to be turned away.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to pause when no more files can be opened.
@@ -111,13 +111,17 @@ impl Listener {
             .clamp(8, 1 << 24)
     }
 
-    async fn serve(self, tcp: TcpStream, connection: Connection, place: OwnedSemaphorePermit) {
+    async fn serve(mut self, tcp: TcpStream, connection: Connection, place: OwnedSemaphorePermit) {
         let (tcp, connection) = (Arc::new(tcp), Arc::new(connection));
         if let Err(error) = self.set_options(&tcp) {
             tracing::debug!(%error, "a connection ended before it began");
             return;
         }
-        let overloaded = connection.overloaded;
+        let turned_away = connection.overloaded || self.drain.is_cancelled();
+        if turned_away {
+            // It is to be answered once, not closed at once.
+            self.drain = CancellationToken::new();
+        }
         let serving = async {
             let Ok(Some((before, http2))) =
                 timeout(self.limits.head_timeout, first_bytes(&tcp)).await
@@ -143,7 +147,7 @@ impl Listener {
             }
         };
         let too_long = async {
-            match overloaded {
+            match turned_away {
                 true => sleep(TURN_AWAY_TIMEOUT).await,
                 false => std::future::pending().await,
             }

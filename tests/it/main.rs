@@ -1,6 +1,11 @@
 //! One test binary: a file per promise.
 
 mod config;
+mod drain;
+mod lag;
+mod live;
 mod log_contract;
 mod log_support;
+mod resume;
 mod support;
+mod wire;

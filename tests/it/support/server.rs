@@ -55,8 +55,26 @@ impl TestServer {
         Self::run(config, None).await
     }
 
+    /// The hub that was at that address, started again.
+    pub(crate) async fn again(data: &Path, address: SocketAddr) -> Self {
+        Self::run(
+            Config {
+                data_dir: data.to_owned(),
+                listen: address,
+                ..Config::default()
+            },
+            None,
+        )
+        .await
+    }
+
     async fn run(config: Config, data: Option<TempDir>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = if config.listen == Config::default().listen {
+            "127.0.0.1:0".parse().unwrap()
+        } else {
+            config.listen
+        };
+        let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::open(&config).await.unwrap();
         let running = server.clone();
