@@ -192,7 +192,7 @@ async fn a_place_that_cannot_be_written_is_refused() {
     let bench = Bench::new();
     let file = bench.dir.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let found = SqliteLog::open(&file.join("below"), Durability::Sync, bench.options.clone());
+    let found = SqliteLog::open(&file.join("below"), Durability::Sync, bench.options);
     let Err(error) = found else {
         panic!("opened below a file");
     };

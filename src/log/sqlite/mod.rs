@@ -295,8 +295,8 @@ fn wal_bytes(conn: &Connection) -> rusqlite::Result<u64> {
     Ok((frames.max(0) * FRAME_BYTES).cast_unsigned())
 }
 
-/// Closes a connection so that the write-ahead file stays as the disk has it.
-fn close_unchecked(store: Store) {
+/// Has the connection leave the write-ahead file as the disk has it when it is dropped.
+fn close_unchecked(store: &Store) {
     use rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     if let Err(error) = store
         .conn

@@ -26,24 +26,33 @@ pub(super) fn read(
 ) -> rusqlite::Result<Page> {
     let (conn, names) = reader.split();
     let snapshot = conn.unchecked_transaction()?;
-    let mut page = Builder::default();
     let mut matches = Matches::new(filter, names);
-    match page.read(&snapshot, place, filter, limits, &mut matches) {
-        Ok(()) => Ok(page.finish(place)),
-        Err(error) if schema::is_damage(&error) => {
-            if page.events.is_empty() && page.gap.is_none() {
-                tracing::error!(%error, position = page.at, "the log is damaged after this position");
-                page.skip(&snapshot, head);
-            }
-            page.at_head = false;
-            Ok(page.finish(place))
+    // An index may be damaged and the rows whole: so a second try walks.
+    for careful in [false, true] {
+        let mut page = Builder::new(place, careful);
+        let Err(error) = page.read(&snapshot, place, filter, limits, &mut matches) else {
+            return Ok(page.finish());
+        };
+        if !schema::is_damage(&error) {
+            return Err(error);
         }
-        Err(error) => Err(error),
+        if !page.events.is_empty() {
+            // What was read is good; the next page begins with the damage.
+            return Ok(page.finish());
+        }
+        if careful {
+            let position = page.at;
+            tracing::error!(%error, position, "the log is damaged after this position");
+            page.skip(&snapshot, head);
+            return Ok(page.finish());
+        }
     }
+    Err(rusqlite::Error::InvalidQuery)
 }
 
-#[derive(Default)]
 struct Builder {
+    /// Whether to expect damage everywhere.
+    careful: bool,
     gap: Option<PageGap>,
     events: Vec<Arc<crate::event::Event>>,
     bytes: usize,
@@ -64,13 +73,28 @@ enum Next {
 }
 
 impl Builder {
-    fn finish(self, place: Place) -> Page {
+    fn new(place: Place, careful: bool) -> Self {
+        Self {
+            careful,
+            gap: None,
+            events: Vec::new(),
+            bytes: 0,
+            at: place.position,
+            // Until it is known better, no removal is taken for told.
+            removal: place.removal,
+            at_head: false,
+            looked: 0,
+            seqs: HashMap::new(),
+        }
+    }
+
+    fn finish(self) -> Page {
         Page {
             gap: self.gap,
             events: self.events,
             place: Place {
-                position: self.at.max(place.position),
-                removal: self.removal.max(place.removal),
+                position: self.at,
+                removal: self.removal,
             },
             at_head: self.at_head,
         }
@@ -84,9 +108,6 @@ impl Builder {
         limits: PageLimits,
         matches: &mut Matches<'_>,
     ) -> rusqlite::Result<()> {
-        self.at = place.position;
-        // Until it is known better, no removal is taken for told.
-        self.removal = place.removal;
         let meta = Meta::load(conn)?;
         if meta.removed_to > place.position && meta.removal > place.removal {
             let beyond = lost(
@@ -94,16 +115,23 @@ impl Builder {
                 filter,
                 &meta,
                 place.position,
-                |r| r.beyond(place),
+                |removed| removed.beyond(place),
                 |_| false,
-            )?;
-            self.gap = beyond.then_some(PageGap {
-                loss: Loss::Removed,
-                missed: None,
-            });
+            );
+            let loss = match beyond {
+                Ok(beyond) => beyond.then_some(Loss::Removed),
+                // What they lost is lost itself: something may be missing.
+                Err(error) if self.careful && schema::is_damage(&error) => Some(Loss::Corrupt),
+                Err(error) => return Err(error),
+            };
+            self.gap = loss.map(|loss| PageGap { loss, missed: None });
         }
-        self.removal = meta.removal;
-        let done = match Selection::of(conn, filter)? {
+        self.removal = meta.removal.max(place.removal);
+        let selection = match self.careful {
+            true => Selection::Walk,
+            false => Selection::of(conn, filter)?,
+        };
+        let done = match selection {
             Selection::Merge(topics) => self.merge(conn, &topics, &meta, limits, matches)?,
             Selection::Walk => self.walk(conn, &meta, limits, matches)?,
         };
@@ -246,13 +274,13 @@ impl Builder {
                 loss: Loss::Removed,
                 ..
             }) => return Next::Full,
-            Some(PageGap { missed, .. }) => missed.unwrap_or(0),
-            None => 0,
+            Some(PageGap { missed, .. }) => missed,
+            None => Some(0),
         };
         tracing::error!(position, count, "an event of the log is damaged");
         self.gap = Some(PageGap {
             loss: Loss::Corrupt,
-            missed: Some(missed + count),
+            missed: missed.map(|missed| missed + count),
         });
         self.at = self.at.max(position);
         self.looked += 1;
@@ -294,6 +322,7 @@ impl Builder {
                 Ok(None) | Err(_) => step *= 2,
             }
         }
+        self.at_head = self.at >= head;
         self.gap = Some(PageGap {
             loss: Loss::Corrupt,
             missed: None,

@@ -6,7 +6,7 @@ use crate::{
     topic::Topic,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 /// Topics remembered, at some 300 bytes each; past that all are read anew.
 const REMEMBERED_MAX: usize = 1 << 17;
@@ -119,14 +119,10 @@ impl Topics {
             }
         };
         self.ids.insert(name.clone(), id);
-        if !self.states.contains_key(&id) {
-            let state = load(conn, id, name, options)?;
-            self.states.insert(id, state);
-        }
-        let state = self
-            .states
-            .get_mut(&id)
-            .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let state = match self.states.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(load(conn, id, name, options)?),
+        };
         if state.emptied {
             conn.prepare_cached("UPDATE topics SET emptied = 0 WHERE id = ?")?
                 .execute([id])?;

@@ -216,12 +216,14 @@ impl Writer {
         tracing::error!(%error, "a commit failed; the log closes and verifies itself before the next write");
         self.close_files();
         answer_all(group, AppendError::Unknown);
+        // Readers wait for it too.
+        self.open_store();
     }
 
     fn close_files(&mut self) {
         self.shared.readers.close();
         if let Some(store) = self.store.take() {
-            super::close_unchecked(store);
+            super::close_unchecked(&store);
         }
         self.reopen_at = Instant::now();
         self.reopen_after = REOPEN_AFTER.0;
