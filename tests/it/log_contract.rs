@@ -1,8 +1,8 @@
 //! The laws of `EventLog`, each as a test that every engine runs.
 
 use crate::log_support::{
-    Engine, ManualClock, Memory, NEW_YEAR, PAGE, UNLIMITED, after, append, draft, filter, full,
-    join_all, kept, keyed, options, owned, put, replay, replay_in, rule, start, try_append,
+    Engine, ManualClock, Memory, NEW_YEAR, PAGE, Sqlite, UNLIMITED, after, append, draft, filter,
+    full, join_all, kept, keyed, options, owned, put, replay, replay_in, rule, start, try_append,
 };
 use std::{collections::HashSet, sync::Arc};
 use tidings::{
@@ -22,6 +22,13 @@ macro_rules! laws {
             $(#[tokio::test]
             async fn $name() {
                 super::$name::<super::Memory>().await;
+            })*
+        }
+
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name::<super::Sqlite>().await;
             })*
         }
     };

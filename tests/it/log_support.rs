@@ -17,6 +17,7 @@ use tidings::{
         Start, StartGap,
         memory::MemoryLog,
         retention::{Limits, Retention, Rule},
+        sqlite::{Durability, SqliteLog},
     },
     topic::{Filter, Pattern, Topic},
 };
@@ -66,6 +67,28 @@ impl Engine for Memory {
 
     async fn sweep(&self) {
         self.0.sweep().await;
+    }
+}
+
+/// In a directory that goes away with it.
+pub(crate) struct Sqlite {
+    log: SqliteLog,
+    _dir: tempfile::TempDir,
+}
+
+impl Engine for Sqlite {
+    fn new(options: LogOptions) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = SqliteLog::open(dir.path(), Durability::Sync, options).unwrap();
+        Self { log, _dir: dir }
+    }
+
+    fn log(&self) -> &dyn EventLog {
+        &self.log
+    }
+
+    async fn sweep(&self) {
+        self.log.sweep().await;
     }
 }
 

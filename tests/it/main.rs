@@ -5,6 +5,7 @@ mod drain;
 mod lag;
 mod live;
 mod log_contract;
+mod log_sqlite;
 mod log_support;
 mod resume;
 mod support;
