@@ -12,6 +12,7 @@ mod publish;
 mod query;
 mod results;
 mod socket;
+mod stall;
 mod subscribe;
 
 use crate::{

@@ -1,5 +1,6 @@
 //! A connection's socket as hyper sees it, and what its streams need to know of it.
 
+use super::stall;
 use axum::{body::Body, http::Version};
 use bytes::{Buf, Bytes};
 use hyper_util::rt::TokioIo;
@@ -48,7 +49,7 @@ impl Connection {
         }
     }
 
-    /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent; in
+    /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent. In
     /// HTTP/1 the stream has the connection for itself, and waits here for the socket.
     pub(super) fn stream_body(
         self: &Arc<Self>,
@@ -56,7 +57,7 @@ impl Connection {
         version: Version,
     ) -> Body {
         if version >= Version::HTTP_2 {
-            return Body::from_stream(stream);
+            return Body::from_stream(stall::noted(stream));
         }
         let this = Arc::clone(self);
         this.streaming.store(true, Ordering::Release);

@@ -165,3 +165,53 @@ async fn a_reader_that_takes_nothing_is_closed_after_the_write_timeout() {
     drop(stalled);
     publish(&hub, &mut brisk, 3_000..3_100).await;
 }
+
+/// Of two streams on one HTTP/2 connection one is not read: it is reset, and the other goes on.
+#[tokio::test]
+async fn over_http2_a_reader_that_takes_nothing_is_reset_alone() {
+    let hub =
+        TestServer::with(|config| config.server.write_timeout = Duration::from_millis(300)).await;
+    let mut brisk = live(&hub, "/topics/a?open=1").await;
+    let (mut client, connection) = h2::client::handshake(hub.connect().await).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    tokio::spawn(connection);
+    let mut open = async |path: &str| {
+        let request = http::Request::get(hub.url(path)).body(()).unwrap();
+        let (response, _) = client.send_request(request, true).unwrap();
+        response.await.unwrap().into_body()
+    };
+    let mut stalled = open("/topics/a").await;
+    let mut other = open("/events?topic=b&topic=c").await;
+    while hub.server.hub().feeds() < 2 {
+        tokio::task::yield_now().await;
+    }
+    publish(&hub, &mut brisk, 0..300).await;
+    let ended = async {
+        while let Some(part) = stalled.data().await {
+            // The window is never given back.
+            if let Err(error) = part {
+                return error.reason();
+            }
+        }
+        None
+    };
+    let reason = tokio::time::timeout(DEADLINE, ended)
+        .await
+        .expect("reset in time");
+    assert_eq!(reason, Some(h2::Reason::CANCEL));
+    let id = hub.publish("b", "still here").await;
+    let mut text = String::new();
+    while !text.contains("still here") {
+        let part = tokio::time::timeout(DEADLINE, other.data())
+            .await
+            .expect("the other stream goes on")
+            .unwrap()
+            .unwrap();
+        other.flow_control().release_capacity(part.len()).unwrap();
+        text += std::str::from_utf8(&part).unwrap();
+    }
+    assert!(
+        text.ends_with(&format!("id: {id}\ndata: still here\n\n")),
+        "{text:?}"
+    );
+}
