@@ -55,3 +55,10 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
         _ => rest.starts_with("SERVICE_PORT_") || rest.strip_prefix("PORT_").is_some_and(digit),
     }
 }
+
+/// One variable that is not a knob.
+#[must_use]
+pub fn get(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?;
+    Some(value.to_string_lossy().into_owned())
+}

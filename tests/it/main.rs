@@ -1,5 +1,6 @@
 //! One test binary: a file per promise.
 
+mod cli;
 mod config;
 mod drain;
 mod lag;
