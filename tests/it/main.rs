@@ -1,6 +1,7 @@
 //! One test binary: a file per promise.
 
 mod cli;
+mod clients;
 mod config;
 mod drain;
 mod lag;
@@ -8,6 +9,7 @@ mod live;
 mod log_contract;
 mod log_sqlite;
 mod log_support;
+mod main_job;
 mod resume;
 mod support;
 mod wire;

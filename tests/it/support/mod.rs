@@ -1,4 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod client;
+pub(crate) mod hub;
 pub(crate) mod server;
 pub(crate) mod stream;

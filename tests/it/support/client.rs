@@ -1,0 +1,390 @@
+//! Real clients, each in a process of its own: `curl -N`, and the programs in `tests/clients`.
+
+use super::hub::signal;
+use serde::Deserialize;
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::PathBuf,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc::{Receiver, Sender, channel},
+    time::timeout,
+};
+
+/// Longer than anything takes on a busy machine: a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Lines read and not yet looked at. A client whose lines nobody takes waits, as it would at a pipe.
+const LINES_MAX: usize = 1024;
+
+/// A message as a client hands it to its user.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct Message {
+    pub(crate) id: String,
+    pub(crate) event: String,
+    pub(crate) data: String,
+}
+
+impl Message {
+    /// An event without a name of its own.
+    pub(crate) fn new(id: &str, data: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            event: "message".to_owned(),
+            data: data.to_owned(),
+        }
+    }
+}
+
+/// One thing that a client saw on a stream.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Seen {
+    /// A message or a control event.
+    Message(Message),
+    /// The stream is open, perhaps again.
+    Open { open: bool },
+    /// It ended or failed. Most clients come back by themselves.
+    Lost { lost: bool },
+    /// It was closed as asked for.
+    Closed { closed: bool },
+    /// The browser has its page.
+    Ready { ready: bool },
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default)]
+    stream: String,
+    #[serde(flatten)]
+    seen: Seen,
+}
+
+/// A client that runs. It is ended on drop.
+pub(crate) struct Client {
+    name: &'static str,
+    process: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<(String, Seen)>,
+    /// What was read while another stream of the same client was waited for.
+    held: HashMap<String, VecDeque<Seen>>,
+    complaints: Option<thread::JoinHandle<String>>,
+}
+
+/// What runs in the browser.
+#[derive(Clone, Copy)]
+pub(crate) enum Library {
+    /// Chromium's own.
+    EventSource,
+    /// npm `event-source-polyfill`.
+    Polyfill,
+    /// npm `@microsoft/fetch-event-source`.
+    FetchEventSource,
+}
+
+impl Client {
+    /// `curl -N`, whose output is read strictly: each blank line ends a message, even an empty one.
+    pub(crate) fn curl(url: &str, last_event_id: Option<&str>) -> Self {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--noproxy", "*", "--globoff", "-N", url]);
+        if let Some(id) = last_event_id {
+            command.args(["-H", &format!("Last-Event-ID: {id}")]);
+        }
+        Self::spawn("curl", command, strict_lines)
+    }
+
+    /// npm `eventsource`.
+    pub(crate) fn eventsource(url: &str) -> Self {
+        let mut command = node("eventsource.mjs");
+        command.arg(url);
+        Self::spawn("eventsource", command, json_lines)
+    }
+
+    /// PyPI `httpx-sse`.
+    pub(crate) fn httpx_sse(url: &str, last_event_id: Option<&str>) -> Self {
+        let mut command = Command::new(installed("venv/bin/python"));
+        command.arg(script("httpx_sse.py")).arg(url);
+        command.args(last_event_id);
+        Self::spawn("httpx-sse", command, json_lines)
+    }
+
+    /// Chromium on the hub's own page; streams are opened in it by [`Client::open`].
+    pub(crate) async fn chromium(origin: &str) -> Self {
+        Self::browser(origin, &[]).await
+    }
+
+    /// Chromium on a page of another origin on this machine.
+    pub(crate) async fn chromium_elsewhere(origin: &str) -> Self {
+        Self::browser(origin, &["--elsewhere"]).await
+    }
+
+    /// The walk over the hub's own page.
+    pub(crate) fn page_walk(origin: &str) -> Self {
+        let mut command = node("page.mjs");
+        command.arg(origin);
+        Self::spawn("the walk over the page", command, json_lines)
+    }
+
+    async fn browser(origin: &str, more: &[&str]) -> Self {
+        let mut command = node("chromium.mjs");
+        command.arg(origin).args(more);
+        let mut client = Self::spawn("chromium", command, json_lines);
+        assert_eq!(client.next_of("").await, Seen::Ready { ready: true });
+        client
+    }
+
+    /// Opens a stream in the browser, and waits until it is open.
+    pub(crate) async fn open(&mut self, stream: &str, url: &str, library: Library) {
+        let library = match library {
+            Library::EventSource => "EventSource",
+            Library::Polyfill => "event-source-polyfill",
+            Library::FetchEventSource => "fetch-event-source",
+        };
+        self.command(&serde_json::json!({"open": stream, "url": url, "with": library}));
+        self.opened_of(stream).await;
+    }
+
+    /// Closes a stream in the browser.
+    pub(crate) async fn close(&mut self, stream: &str) {
+        self.command(&serde_json::json!({"close": stream}));
+        while self.next_of(stream).await != (Seen::Closed { closed: true }) {}
+    }
+
+    fn command(&mut self, command: &serde_json::Value) {
+        let stdin = self.stdin.as_mut().expect("the browser's input");
+        writeln!(stdin, "{command}").expect("a browser that listens");
+    }
+
+    /// Waits until the stream is open.
+    pub(crate) async fn opened(&mut self) {
+        self.opened_of("").await;
+    }
+
+    /// [`Client::opened`] of one stream in the browser. Failed tries before it are not news.
+    pub(crate) async fn opened_of(&mut self, stream: &str) {
+        loop {
+            match self.next_of(stream).await {
+                Seen::Open { .. } => return,
+                Seen::Lost { .. } => {}
+                other => panic!("{}: {other:?} before the stream was open", self.name),
+            }
+        }
+    }
+
+    /// Waits until the stream is lost. Messages before it are an error of the test.
+    pub(crate) async fn lost_of(&mut self, stream: &str) {
+        match self.next_of(stream).await {
+            Seen::Lost { .. } => {}
+            other => panic!("{}: {other:?} before the stream was lost", self.name),
+        }
+    }
+
+    /// The messages up to and including the one with this data, over any number of reconnects.
+    pub(crate) async fn until(&mut self, data: &str) -> Vec<Message> {
+        self.until_of("", data).await
+    }
+
+    /// [`Client::until`] on one stream in the browser.
+    pub(crate) async fn until_of(&mut self, stream: &str, data: &str) -> Vec<Message> {
+        let mut messages = Vec::new();
+        loop {
+            if let Seen::Message(message) = self.next_of(stream).await {
+                let last = message.data == data;
+                messages.push(message);
+                if last {
+                    return messages;
+                }
+            }
+        }
+    }
+
+    /// The messages before the stream is lost.
+    pub(crate) async fn until_lost(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while let Seen::Message(message) = self.next_of("").await {
+            messages.push(message);
+        }
+        messages
+    }
+
+    /// The next message, over any number of reconnects.
+    pub(crate) async fn message(&mut self) -> Message {
+        self.message_of("").await
+    }
+
+    /// [`Client::message`] on one stream in the browser.
+    pub(crate) async fn message_of(&mut self, stream: &str) -> Message {
+        loop {
+            if let Seen::Message(message) = self.next_of(stream).await {
+                return message;
+            }
+        }
+    }
+
+    /// Waits until it has ended by itself, and well.
+    pub(crate) async fn ended_well(mut self) {
+        let line = timeout(PATIENCE, self.lines.recv()).await;
+        assert!(
+            matches!(line, Ok(None)),
+            "{}: {line:?} and no end",
+            self.name
+        );
+        let status = self.process.wait().expect("its exit status");
+        let complaints = self.complaints();
+        assert!(status.success(), "{}: {status}: {complaints}", self.name);
+    }
+
+    async fn next_of(&mut self, stream: &str) -> Seen {
+        if let Some(seen) = self.held.get_mut(stream).and_then(VecDeque::pop_front) {
+            return seen;
+        }
+        loop {
+            match timeout(PATIENCE, self.lines.recv()).await {
+                Ok(Some((of, seen))) if of == stream => return seen,
+                Ok(Some((of, seen))) => self.held.entry(of).or_default().push_back(seen),
+                Ok(None) => {
+                    let complaints = self.complaints();
+                    panic!("{} ended: {complaints}", self.name);
+                }
+                Err(_) => panic!("{}: nothing for {PATIENCE:?} on {stream:?}", self.name),
+            }
+        }
+    }
+
+    /// What it wrote to standard error, once its output has ended.
+    fn complaints(&mut self) -> String {
+        let thread = self.complaints.take();
+        thread.and_then(|t| t.join().ok()).unwrap_or_default()
+    }
+
+    fn spawn(name: &'static str, mut command: Command, read: Reader) -> Self {
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name}: {error}: `make test` installs it"));
+        let stdout = process.stdout.take().expect("its output");
+        let mut stderr = process.stderr.take().expect("its errors");
+        let (send, lines) = channel(LINES_MAX);
+        thread::spawn(move || read(BufReader::new(stdout), &send));
+        let complaints = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        Self {
+            name,
+            stdin: process.stdin.take(),
+            process,
+            lines,
+            held: HashMap::new(),
+            complaints: Some(complaints),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Not SIGKILL: Chromium is to go as well, with its profile. A client that waits to be read
+        // goes on, because its reader drains what nobody takes any more.
+        self.lines.close();
+        if let Ok(None) = self.process.try_wait() {
+            signal("TERM", self.process.id());
+            let _ = self.process.wait();
+        }
+    }
+}
+
+type Reader = fn(BufReader<ChildStdout>, &Sender<(String, Seen)>);
+
+fn json_lines(output: BufReader<ChildStdout>, send: &Sender<(String, Seen)>) {
+    for line in output.lines().map_while(Result::ok) {
+        let line: Line = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let _ = send.blocking_send((line.stream, line.seen));
+    }
+}
+
+/// An event stream read without mercy: unlike the standard's parser, this one also gives a message
+/// for a block without data, because popular clients do.
+fn strict_lines(output: BufReader<ChildStdout>, send: &Sender<(String, Seen)>) {
+    let send = |seen| {
+        let _ = send.blocking_send((String::new(), seen));
+    };
+    let (mut id, mut event) = (String::new(), String::new());
+    let mut data: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in output.split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8(line).expect("an event stream is UTF-8");
+        if !open {
+            open = true;
+            send(Seen::Open { open });
+        }
+        let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "id" => value.clone_into(&mut id),
+            "event" => value.clone_into(&mut event),
+            "data" => data.push(value.to_owned()),
+            // Comments begin with a colon.
+            "retry" => assert!(value.parse::<u32>().is_ok(), "{line}"),
+            "" if line.starts_with(':') => {}
+            "" => {
+                let event = std::mem::take(&mut event);
+                send(Seen::Message(Message {
+                    id: std::mem::take(&mut id),
+                    event: if event.is_empty() {
+                        "message".to_owned()
+                    } else {
+                        event
+                    },
+                    data: std::mem::take(&mut data).join("\n"),
+                }));
+            }
+            _ => panic!("not a line of an event stream: {line:?}"),
+        }
+    }
+    send(Seen::Lost { lost: true });
+}
+
+fn node(name: &str) -> Command {
+    installed("node_modules");
+    let mut command = Command::new("node");
+    command.arg(script(name));
+    command
+}
+
+/// The payloads of `payloads.mjs`: topic and body.
+pub(crate) fn github_payloads() -> Vec<(String, String)> {
+    #[derive(Deserialize)]
+    struct Payload {
+        event: String,
+        body: String,
+    }
+    let output = node("payloads.mjs").output().expect("node");
+    assert!(output.status.success());
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    let payload = |line| serde_json::from_str(line).expect("a payload");
+    let payloads = lines.lines().map(payload);
+    payloads
+        .map(|p: Payload| (format!("github/{}", p.event), p.body))
+        .collect()
+}
+
+fn script(name: &str) -> PathBuf {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+    [folder, name].iter().collect()
+}
+
+fn installed(name: &str) -> PathBuf {
+    let path = script(name);
+    assert!(
+        path.exists(),
+        "{} is missing: `make test` installs it",
+        path.display()
+    );
+    path
+}
