@@ -3,7 +3,9 @@
 //! [`EventLog`] is the contract; [`memory`] is it at its simplest, [`sqlite`] the default. The log knows
 //! no HTTP and no feeds. One suite, `tests/it/log_contract.rs`, runs on every engine.
 
+mod keys;
 pub mod memory;
+mod removal;
 pub mod retention;
 pub mod sqlite;
 

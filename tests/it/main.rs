@@ -1,11 +1,15 @@
 //! One test binary: a file per promise.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
-
+mod cli;
 mod clients;
+mod config;
+mod drain;
+mod lag;
+mod live;
+mod log_contract;
+mod log_sqlite;
+mod log_support;
 mod main_job;
+mod resume;
 mod support;
+mod wire;

@@ -1,1 +1,419 @@
-//! The default engine: one SQLite file.
+//! The default engine: one SQLite file, `log.sqlite`, in a directory of its own.
+//!
+//! In reading order: [`schema`] is the file; [`row`] one event in it; [`store`] the writer's transactions
+//! with [`topics`], what it remembers, and [`retain`], what it removes; [`writer`] the thread around it;
+//! [`checkpoint`] the one beside it. [`reader`] lends connections; [`select`], [`page`] and [`locate`] are
+//! what they are lent for. [`lock`] keeps others out.
+
+mod budget;
+mod checkpoint;
+mod locate;
+mod lock;
+mod page;
+mod reader;
+mod retain;
+mod row;
+mod schema;
+mod select;
+mod store;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod writer;
+
+use super::{
+    AppendError, Batch, Bounds, BoxFuture, EventLog, Located, LogOptions, Outcome, Page,
+    PageLimits, Place, ReadError, Start, TAIL_GROUPS, Tail, removal,
+};
+use crate::{cursor::Cursor, event::Event, topic::Filter};
+use checkpoint::Checkpointer;
+use lock::DirLock;
+use reader::Readers;
+use rusqlite::Connection;
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
+};
+use store::Store;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use writer::{Append, Request, Writer};
+
+/// The log's name in its directory.
+pub const FILE: &str = "log.sqlite";
+
+/// Events that share a commit.
+const GROUP_EVENTS_MAX: usize = 1_024;
+
+/// Bytes that share a commit; less if the whole log is bounded narrowly.
+const GROUP_BYTES_MAX: u64 = 1 << 22; // 4 MiB
+
+/// Batches that wait for the writer; more wait to wait.
+const QUEUE_BATCHES_MAX: usize = 4_096;
+
+/// KiB of events that wait for the writer; more wait to wait.
+const QUEUE_KIB_MAX: usize = 1 << 16; // 64 MiB
+
+/// The write-ahead file's bound: an eighth of the whole log's, within these.
+const WAL_BYTES: (u64, u64) = (1 << 18, 1 << 26); // 256 KiB, 64 MiB
+
+/// What an acknowledged event survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Power loss: each commit waits for the disk.
+    Sync,
+    /// A crash of the process. After a crash of the machine the log begins a new epoch, since events that
+    /// were acknowledged may be lost.
+    Os,
+}
+
+/// Why a log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error(
+        "{} is in use by {}; stop that hub, or choose another data directory",
+        path.display(),
+        pid.map_or_else(|| "another hub".to_owned(), |pid| format!("process {pid}"))
+    )]
+    InUse {
+        /// The holder, if its lock file says so.
+        pid: Option<u32>,
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It cannot be made or changed.
+    #[error("{} cannot be written; check its owner, its mode and the room on its disk", path.display())]
+    NotWritable {
+        /// What cannot be.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A later version of the hub made it.
+    #[error(
+        "{} has format {found}, and this version of the hub knows up to {known}; run the version that made it",
+        path.display()
+    )]
+    Newer {
+        /// The file's format.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is no log, or one that is damaged where it has to be read.
+    #[error("{} is damaged, or no log; restore a backup, or move it away to start anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        source: rusqlite::Error,
+    },
+    /// It holds less than was acknowledged.
+    #[error("{} ends at event {found}, but {head} was acknowledged; check the disk", path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// The position acknowledged.
+        head: u64,
+        /// The newest position found.
+        found: u64,
+    },
+    /// Anything else.
+    #[error("{} could not be opened", path.display())]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The system gave no thread.
+    #[error("no thread could be started for the log")]
+    Thread(#[source] std::io::Error),
+}
+
+/// An [`EventLog`] in a SQLite file.
+///
+/// One thread writes, in groups that share a commit; reads have connections of their own. Dropping it finishes
+/// what was appended, without waiting for that: [`EventLog::close`] does.
+pub struct SqliteLog {
+    shared: Arc<Shared>,
+    requests: SyncSender<Request>,
+    /// Room in the queue, in batches and in KiB.
+    batches: Arc<Semaphore>,
+    kib: Arc<Semaphore>,
+}
+
+/// What the writer and those who read have in common.
+struct Shared {
+    path: PathBuf,
+    durability: Durability,
+    options: LogOptions,
+    epoch: u64,
+    group_bytes_max: usize,
+    wal_bytes_max: u64,
+    live: Mutex<Live>,
+    readers: Arc<Readers>,
+}
+
+/// The end of the log, and those who follow it.
+struct Live {
+    head: u64,
+    tails: Vec<TailSender>,
+    closed: bool,
+}
+
+type TailSender = mpsc::Sender<Arc<[Arc<Event>]>>;
+
+impl SqliteLog {
+    /// Opens the log in `dir`, making both if they are not there. Blocks.
+    ///
+    /// `options.retention.bytes_max` is what its files may take together; below some MiB it is kept less
+    /// exactly, since one group of events may take that much.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: each says what to do.
+    pub fn open(
+        dir: &Path,
+        durability: Durability,
+        options: LogOptions,
+    ) -> Result<Self, OpenError> {
+        let (lock, path) = enter(dir)?;
+        let failed = |error| schema::classify(&path, error);
+        let conn = schema::connect(&path, durability)?;
+        schema::start_run(&conn, durability).map_err(failed)?;
+        let wal_bytes_max = wal_bytes_max(&options);
+        let store = Store::new(conn, options.clone()).map_err(failed)?;
+        let checkpointer = Checkpointer::spawn(path.clone()).map_err(OpenError::Thread)?;
+        let shared = Arc::new(Shared {
+            readers: Arc::new(Readers::new(path.clone())),
+            durability,
+            epoch: store.facts.meta.epoch,
+            group_bytes_max: usize::try_from(GROUP_BYTES_MAX.min(wal_bytes_max / 2))
+                .unwrap_or(usize::MAX),
+            wal_bytes_max,
+            live: Mutex::new(Live {
+                head: store.facts.meta.head,
+                tails: Vec::new(),
+                closed: false,
+            }),
+            path,
+            options,
+        });
+        // Some more than can ask for room: closing and sweeping ask for none.
+        let (requests, queue) = sync_channel(QUEUE_BATCHES_MAX + 64);
+        let writer = Writer::new(Arc::clone(&shared), queue, store, checkpointer, lock);
+        std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        Ok(Self {
+            shared,
+            requests,
+            batches: Arc::new(Semaphore::new(QUEUE_BATCHES_MAX)),
+            kib: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
+        })
+    }
+
+    /// Runs retention to completion, as it would run by itself in steps.
+    pub async fn sweep(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.requests.try_send(Request::Sweep(reply)).is_ok() {
+            // An error means that the log was closed.
+            let _ = done.await;
+        }
+    }
+
+    async fn append(&self, batch: Batch) -> Result<Vec<Outcome>, AppendError> {
+        let closed = |_| AppendError::Unavailable;
+        let bytes = batch.drafts.iter().map(removal::cost_of_draft).sum::<u64>();
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let kib = u32::try_from((bytes >> 10).clamp(1, QUEUE_KIB_MAX)).unwrap_or(1);
+        let batches = Arc::clone(&self.batches);
+        let one = batches.acquire_owned().await.map_err(closed)?;
+        let all = Arc::clone(&self.kib).acquire_many_owned(kib).await;
+        let (reply, done) = oneshot::channel();
+        let append = Append {
+            batch,
+            bytes,
+            reply,
+            _room: (one, all.map_err(closed)?),
+        };
+        // There is room: it was asked for.
+        let sent = self.requests.try_send(Request::Append(append));
+        sent.map_err(|_| AppendError::Unavailable)?;
+        done.await.unwrap_or(Err(AppendError::Unavailable))
+    }
+}
+
+/// Gives the log in `dir` a new epoch, as after restoring a backup: cursors from before are then told as a gap.
+/// Gives the old epoch and the new one. Blocks.
+///
+/// # Errors
+///
+/// [`OpenError`]: each says what to do.
+pub fn new_epoch(dir: &Path) -> Result<(u64, u64), OpenError> {
+    let (_lock, path) = enter(dir)?;
+    let conn = schema::connect(&path, Durability::Sync)?;
+    let failed = |error| schema::classify(&path, error);
+    let mut meta = schema::Meta::load(&conn).map_err(failed)?;
+    let old = meta.epoch;
+    meta.epoch = rand::random();
+    meta.save(&conn).map_err(failed)?;
+    checkpoint(&conn, "TRUNCATE").map_err(failed)?;
+    Ok((old, meta.epoch))
+}
+
+fn enter(dir: &Path) -> Result<(DirLock, PathBuf), OpenError> {
+    std::fs::create_dir_all(dir).map_err(|source| OpenError::NotWritable {
+        path: dir.to_owned(),
+        source,
+    })?;
+    Ok((DirLock::take(dir)?, dir.join(FILE)))
+}
+
+fn wal_bytes_max(options: &LogOptions) -> u64 {
+    (options.retention.bytes_max / 8).clamp(WAL_BYTES.0, WAL_BYTES.1)
+}
+
+/// Moves the write-ahead file into the main one, as far as the mode says and others let it.
+fn checkpoint(conn: &Connection, mode: &str) -> rusqlite::Result<()> {
+    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+}
+
+/// What is in use of the write-ahead file.
+fn wal_bytes(conn: &Connection) -> rusqlite::Result<u64> {
+    const FRAME_BYTES: i64 = 4_096 + 24;
+    let frames: i64 = conn
+        .prepare_cached("PRAGMA wal_checkpoint(NOOP)")?
+        .query_row([], |row| row.get(1))?;
+    Ok((frames.max(0) * FRAME_BYTES).cast_unsigned())
+}
+
+/// Has the connection leave the write-ahead file as the disk has it when it is dropped.
+fn close_unchecked(store: &Store) {
+    use rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    if let Err(error) = store
+        .conn
+        .set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+    {
+        tracing::warn!(%error, "the write-ahead file may be read as it is in memory");
+    }
+}
+
+/// Whether an error means a full disk where SQLite says something else: its shared memory could not grow.
+fn no_room(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the head on; gives the tails that have to have these events.
+    fn publish(&self, events: &[Arc<Event>]) -> Vec<TailSender> {
+        let mut live = self.live();
+        let Some(newest) = events.last() else {
+            return Vec::new();
+        };
+        live.head = newest.cursor.position;
+        live.tails.retain(|tail| !tail.is_closed());
+        live.tails.clone()
+    }
+
+    fn send(&self, tails: &[TailSender], events: Vec<Arc<Event>>) {
+        if events.is_empty() {
+            return;
+        }
+        let group: Arc<[_]> = events.into();
+        for tail in tails {
+            // One that is gone is forgotten with the next group.
+            let _ = tail.blocking_send(Arc::clone(&group));
+        }
+    }
+
+    fn close(&self) {
+        {
+            let mut live = self.live();
+            live.closed = true;
+            live.tails.clear();
+        }
+        self.readers.close();
+    }
+}
+
+impl EventLog for SqliteLog {
+    fn append(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<Outcome>, AppendError>> {
+        Box::pin(self.append(batch))
+    }
+
+    fn read_after<'a>(
+        &'a self,
+        place: Place,
+        filter: &'a Arc<Filter>,
+        limits: PageLimits,
+    ) -> BoxFuture<'a, Result<Page, ReadError>> {
+        let (filter, head) = (Arc::clone(filter), self.shared.live().head);
+        let read = move |reader: &mut _| page::read(reader, place, &filter, limits, head);
+        Box::pin(self.shared.readers.run(read))
+    }
+
+    fn locate<'a>(
+        &'a self,
+        start: Start,
+        filter: &'a Arc<Filter>,
+    ) -> BoxFuture<'a, Result<Located, ReadError>> {
+        let filter = Arc::clone(filter);
+        let locate = move |reader: &mut _| locate::locate(reader, start, &filter);
+        Box::pin(self.shared.readers.run(locate))
+    }
+
+    fn oldest<'a>(
+        &'a self,
+        filter: &'a Arc<Filter>,
+    ) -> BoxFuture<'a, Result<Option<Cursor>, ReadError>> {
+        let (filter, epoch) = (Arc::clone(filter), self.shared.epoch);
+        let oldest = move |reader: &mut _| {
+            let oldest = locate::oldest(reader, &filter)?;
+            Ok(oldest.map(|position| Cursor { epoch, position }))
+        };
+        Box::pin(self.shared.readers.run(oldest))
+    }
+
+    fn tail(&self) -> Tail {
+        let (sender, groups) = mpsc::channel(TAIL_GROUPS);
+        let mut live = self.shared.live();
+        if !live.closed {
+            live.tails.push(sender);
+        }
+        Tail {
+            from: live.head,
+            groups,
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            epoch: self.shared.epoch,
+            head: self.shared.live().head,
+        }
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let (reply, done) = oneshot::channel();
+            if self.requests.try_send(Request::Close(reply)).is_ok() {
+                // An error means that it was closed already.
+                let _ = done.await;
+            }
+        })
+    }
+}

@@ -2,3 +2,5 @@
 
 pub(crate) mod client;
 pub(crate) mod hub;
+pub(crate) mod server;
+pub(crate) mod stream;

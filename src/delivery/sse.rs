@@ -1,0 +1,215 @@
+//! Server-Sent Events over a subscription.
+//!
+//! Comments, keepalives and the hub's `retry:` are single lines that end in one LF and never have a blank line
+//! after them: several popular clients dispatch an empty message at any blank line.
+
+use super::control::{Control, jittered};
+use crate::{
+    cursor::Cursor,
+    encoding::Encoding,
+    fanout::{Begin, CloseReason, Delivery, Hub, LagPolicy, Subscription},
+    log::Clock,
+    topic::Filter,
+};
+use bytes::Bytes;
+use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+
+/// What a reader asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which topics.
+    pub filter: Arc<Filter>,
+    /// From where.
+    pub begin: Begin,
+    /// The same in the reader's own words, for a gap to repeat.
+    pub requested: String,
+    /// What happens if it is too slow.
+    pub lag: LagPolicy,
+    /// Plain data or envelopes.
+    pub encoding: Encoding,
+    /// How often a `tidings.heartbeat` comes, if at all.
+    pub heartbeat: Option<Duration>,
+    /// What says where the stream begins.
+    pub opening: Opening,
+}
+
+/// What a stream says of its start cursor, so that a reader that is cut off before its first event misses nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Nothing.
+    Silent,
+    /// A block of only `id:`, which `EventSource` takes without firing anything.
+    IdOnly,
+    /// A `tidings.open` event.
+    Event,
+}
+
+/// What all streams of a hub have in common.
+#[derive(Clone)]
+pub struct Settings {
+    /// The `retry:` that each stream begins with.
+    pub retry: Duration,
+    /// The longest silence; a comment ends it.
+    pub keepalive: Duration,
+    /// The bounds of the jittered `retry:` of a stream that the hub ends.
+    pub drain_retry: (Duration, Duration),
+    /// Cancelled when the hub goes down.
+    pub drain: CancellationToken,
+    /// For heartbeats.
+    pub clock: Clock,
+}
+
+/// The bytes of one stream, until the hub drains, the log closes, or the reader has to go.
+pub fn stream(
+    hub: Arc<Hub>,
+    request: Request,
+    settings: Settings,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    async_stream::stream! {
+        // At once, so that `onopen` fires behind any proxy.
+        yield Ok(Bytes::from(format!("retry: {}\n: tidings\n", settings.retry.as_millis())));
+        let Request { filter, begin, requested, lag, encoding, heartbeat, opening } = request;
+        let mut subscription = tokio::select! {
+            subscription = Subscription::start(&hub, &filter, begin, requested, lag) => subscription,
+            () = settings.drain.cancelled() => return,
+        };
+        drop(filter);
+        // First the gap: a reader cut off after the cursor would not come back to be told.
+        if let Some(gap) = subscription.take_start_gap() {
+            yield Ok(control(&Control::gap(&gap), None));
+        }
+        match opening {
+            Opening::Silent => {}
+            Opening::IdOnly => yield Ok(Bytes::from(format!("id: {}\n\n", subscription.cursor()))),
+            Opening::Event => {
+                let cursor = subscription.cursor();
+                yield Ok(control(&Control::open(cursor), Some(cursor)));
+            }
+        }
+        let mut timers = Timers::new(settings.keepalive, heartbeat);
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = settings.drain.cancelled() => Step::Drain,
+                delivery = subscription.next() => Step::Delivery(delivery),
+                due = timers.due() => Step::Due(due),
+            };
+            match step {
+                Step::Delivery(Delivery::Events(chunk)) => {
+                    timers.sent();
+                    yield Ok(chunk.bytes(encoding));
+                }
+                Step::Delivery(Delivery::Gap(gap)) => {
+                    timers.sent();
+                    yield Ok(control(&Control::gap(&gap), None));
+                }
+                Step::Due(Due::Keepalive) => yield Ok(Bytes::from_static(b":\n")),
+                Step::Due(Due::Heartbeat) => {
+                    yield Ok(control(&Control::heartbeat(settings.clock.now_ms()), None));
+                }
+                Step::Delivery(Delivery::Close(reason)) => {
+                    yield Ok(control(&Control::close(reason), None));
+                    return;
+                }
+                Step::Drain | Step::Delivery(Delivery::Stopped) => {
+                    yield Ok(Bytes::from(retry_line(settings.drain_retry)));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// All that a stream gets from a hub that cannot serve it now. (An error status would end an `EventSource` for ever.)
+#[must_use]
+pub fn turned_away(reason: CloseReason, drain_retry: (Duration, Duration)) -> Bytes {
+    let mut text = retry_line(drain_retry).into_bytes();
+    text.extend_from_slice(&control(&Control::close(reason), None));
+    text.into()
+}
+
+fn retry_line((min, max): (Duration, Duration)) -> String {
+    format!("retry: {}\n", jittered(min, max).as_millis())
+}
+
+fn control(control: &Control, id: Option<Cursor>) -> Bytes {
+    let mut text = format!("event: {}\n", control.name);
+    if let Some(id) = id {
+        let _ = writeln!(text, "id: {id}");
+    }
+    let _ = write!(text, "data: {}\n\n", control.data);
+    text.into()
+}
+
+enum Step {
+    Delivery(Delivery),
+    Due(Due),
+    Drain,
+}
+
+enum Due {
+    Keepalive,
+    Heartbeat,
+}
+
+/// When to break the silence. The timer is not moved at each event, which would cost a busy stream: when it
+/// fires it looks how long the silence really is.
+struct Timers {
+    keepalive: Duration,
+    last_sent: Instant,
+    heartbeat: Option<(Duration, Instant)>,
+    sleep: std::pin::Pin<Box<Sleep>>,
+}
+
+impl Timers {
+    fn new(keepalive: Duration, heartbeat: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let mut this = Self {
+            keepalive,
+            last_sent: now,
+            heartbeat: heartbeat.map(|every| (every, now + every)),
+            sleep: Box::pin(sleep_until(now)),
+        };
+        this.arm();
+        this
+    }
+
+    fn sent(&mut self) {
+        self.last_sent = Instant::now();
+    }
+
+    fn arm(&mut self) {
+        let silence_ends = self.last_sent + self.keepalive;
+        let at = self
+            .heartbeat
+            .map_or(silence_ends, |(_, next)| next.min(silence_ends));
+        self.sleep.as_mut().reset(at);
+    }
+
+    /// Cancel safe.
+    async fn due(&mut self) -> Due {
+        loop {
+            self.sleep.as_mut().await;
+            let now = Instant::now();
+            let mut due = None;
+            if let Some((every, next)) = &mut self.heartbeat
+                && *next <= now
+            {
+                *next = now + *every;
+                due = Some(Due::Heartbeat);
+            } else if self.last_sent + self.keepalive <= now {
+                due = Some(Due::Keepalive);
+            }
+            if due.is_some() {
+                self.last_sent = now;
+            }
+            self.arm();
+            if let Some(due) = due {
+                return due;
+            }
+        }
+    }
+}

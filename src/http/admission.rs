@@ -1,0 +1,54 @@
+//! What a hub that is full or going down answers. A streaming GET gets a stream that ends at once, with a time to come
+//! back: an error status would end an `EventSource` for ever. All else gets 503.
+
+use super::{
+    App,
+    problem::{self, Problem},
+    socket::Connection,
+    subscribe::stream_response,
+};
+use crate::{delivery::sse, fanout::CloseReason};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, Method, Version, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use std::sync::Arc;
+
+pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let overloaded = request
+        .extensions()
+        .get::<Arc<Connection>>()
+        .is_some_and(|connection| connection.overloaded);
+    let reason = match () {
+        () if app.drain.is_cancelled() => CloseReason::Draining,
+        () if overloaded => CloseReason::Overloaded,
+        () => return next.run(request).await,
+    };
+    let (version, path) = (request.version(), request.uri().path());
+    if path == "/healthz" {
+        return next.run(request).await;
+    }
+    let streams =
+        request.method() == Method::GET && (path == "/events" || path.starts_with("/topics/"));
+    let mut response = match (streams, reason) {
+        (true, _) => stream_response(Body::from(sse::turned_away(
+            reason,
+            app.streams.drain_retry,
+        ))),
+        (false, CloseReason::Draining) => {
+            Problem::new(&problem::DRAINING, "the hub is going down").into_response()
+        }
+        (false, _) => {
+            Problem::new(&problem::OVERLOADED, "the hub has too many connections").into_response()
+        }
+    };
+    if version < Version::HTTP_2 {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

@@ -1,0 +1,63 @@
+//! Request bodies: bounded in bytes, in the time between two parts, and in their encoding.
+
+use super::problem::{self, Problem};
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
+use http_body_util::BodyExt;
+use std::time::Duration;
+
+/// Refuses a body that is compressed: nothing here would take it apart.
+pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(Problem::new(
+                &problem::MEDIA_TYPE,
+                "the hub takes no Content-Encoding; send the body as it is",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a whole body, refusing one that is too large as soon as that is known.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<Vec<u8>, Problem> {
+    let too_large = || {
+        let detail =
+            format!("the body is larger than {bytes_max} bytes, the most that is taken here");
+        Problem::new(&problem::TOO_LARGE, detail)
+    };
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > bytes_max) {
+        return Err(too_large());
+    }
+    let mut whole = Vec::with_capacity(announced.unwrap_or_default());
+    loop {
+        let frame = tokio::time::timeout(timeout, body.frame())
+            .await
+            .map_err(|_| {
+                Problem::new(
+                    &problem::BODY_TIMEOUT,
+                    "the rest of the body did not arrive in time",
+                )
+            })?;
+        let Some(frame) = frame else { return Ok(whole) };
+        let frame =
+            frame.map_err(|_| Problem::new(&problem::REQUEST, "the body did not arrive whole"))?;
+        let Ok(part) = frame.into_data() else {
+            continue;
+        };
+        if whole.len() + part.len() > bytes_max {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&part);
+    }
+}

@@ -1,0 +1,139 @@
+//! HTTP: routes, who may call them, and what they answer. Listening is [`listener`]'s part.
+
+mod accept;
+mod admission;
+mod body;
+mod browser;
+pub mod listener;
+mod ndjson;
+mod pages;
+pub mod problem;
+mod publish;
+mod query;
+mod results;
+mod socket;
+mod stall;
+mod subscribe;
+
+use crate::{
+    config::Config,
+    delivery::sse,
+    fanout::Hub,
+    ingest::{Bounds, Ingest},
+    log::Clock,
+};
+use axum::{
+    Router,
+    http::{Method, Uri},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use problem::Problem;
+use std::{sync::Arc, time::Duration};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// What all handlers share.
+pub struct App {
+    hub: Arc<Hub>,
+    ingest: Ingest,
+    streams: sse::Settings,
+    filters_max: usize,
+    body_timeout: Duration,
+    write_timeout: Duration,
+    results_bytes_max: usize,
+    browser: browser::Rules,
+    drain: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl App {
+    /// Handlers over a hub. Cancelling `drain` ends streams and refuses what is new; `tasks` has what outlives a
+    /// handler.
+    #[must_use]
+    pub fn new(
+        hub: Arc<Hub>,
+        config: &Config,
+        drain: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        let bounds = Bounds {
+            event_bytes_max: size(config.publish.event_bytes_max),
+            batch_events_max: size(config.publish.batch_events_max),
+            batch_bytes_max: size(config.publish.batch_bytes_max),
+        };
+        let streams = sse::Settings {
+            retry: config.subscribe.retry,
+            keepalive: config.subscribe.keepalive,
+            drain_retry: (
+                config.subscribe.drain_retry_min,
+                config.subscribe.drain_retry_max,
+            ),
+            drain: drain.clone(),
+            clock: Clock::system(),
+        };
+        Arc::new(Self {
+            ingest: Ingest::new(Arc::clone(hub.log()), bounds),
+            hub,
+            streams,
+            filters_max: size(config.subscribe.filters_max),
+            body_timeout: config.server.body_timeout,
+            write_timeout: config.server.write_timeout,
+            results_bytes_max: size(config.publish.results_bytes_max),
+            browser: browser::Rules::new(config),
+            drain,
+            tasks,
+        })
+    }
+
+    /// All routes.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let no_topic = || async { Problem::new(&problem::TOPIC, "the path ends before the topic") };
+        let topic = get(subscribe::topic).post(publish::topic);
+        Router::new()
+            .route("/topics", get(no_topic).post(no_topic))
+            .route("/topics/", get(no_topic).post(no_topic))
+            .route("/topics/{*topic}", topic)
+            .route("/events", get(subscribe::events))
+            .route("/publish", post(publish::publish))
+            .route("/healthz", get(pages::healthz))
+            .route("/readyz", get(pages::readyz))
+            .merge(pages::routes())
+            .fallback(not_found)
+            .method_not_allowed_fallback(wrong_method)
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(self),
+                browser::guard,
+            ))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(self),
+                admission::admit,
+            ))
+            .layer(self.browser.cors())
+            .layer(CatchPanicLayer::custom(|_| {
+                Problem::new(&problem::INTERNAL, "the request could not be answered")
+                    .into_response()
+            }))
+            .with_state(Arc::clone(self))
+    }
+}
+
+/// A size from the configuration as one of memory.
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(
+        &problem::NOT_FOUND,
+        format!(
+            "there is nothing at {}",
+            uri.path().chars().take(200).collect::<String>()
+        ),
+    )
+}
+
+async fn wrong_method(method: Method) -> Response {
+    Problem::new(&problem::METHOD, format!("the path does not take {method}")).into_response()
+}

@@ -1,0 +1,101 @@
+//! What the hub serves beside events: its page, descriptions of problems, health.
+
+use super::{
+    App,
+    problem::{self, Kind, Problem},
+};
+use axum::{
+    Router,
+    extract::Path,
+    http::{HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use std::sync::Arc;
+
+/// Nothing on a page comes from elsewhere, and no script or style stands in the markup.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+
+macro_rules! assets {
+    ($($route:literal $kind:literal $file:literal;)*) => {
+        /// The files of `public/`, embedded.
+        const ASSETS: &[(&str, &str, &[u8])] =
+            &[$(($route, $kind, include_bytes!(concat!("../../public/", $file)))),*];
+    };
+}
+
+assets! {
+    "/" "text/html; charset=utf-8" "index.html";
+    "/assets/style.css" "text/css; charset=utf-8" "style.css";
+    "/assets/icon.svg" "image/svg+xml" "icon.svg";
+    "/assets/app.js" "text/javascript; charset=utf-8" "app.js";
+    "/assets/json.js" "text/javascript; charset=utf-8" "json.js";
+    "/assets/rows.js" "text/javascript; charset=utf-8" "rows.js";
+    "/assets/sse.js" "text/javascript; charset=utf-8" "sse.js";
+}
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    let mut router = Router::new().route("/problems/{slug}", get(describe));
+    for &(route, kind, bytes) in ASSETS {
+        router = router.route(route, get(move || async move { asset(kind, bytes) }));
+    }
+    router
+}
+
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// While the hub drains, admission answers in its place.
+pub(super) async fn readyz() -> &'static str {
+    "ready\n"
+}
+
+fn asset(kind: &'static str, bytes: impl Into<axum::body::Body>) -> Response {
+    let headers: [(HeaderName, HeaderValue); 5] = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(POLICY),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        ),
+    ];
+    (headers, bytes.into()).into_response()
+}
+
+async fn describe(Path(slug): Path<String>) -> Result<Response, Problem> {
+    let kind = problem::KINDS.iter().find(|kind| kind.slug == slug);
+    let kind = kind.ok_or_else(|| Problem::new(&problem::NOT_FOUND, "no problem has that name"))?;
+    Ok(asset(HTML, page(kind)))
+}
+
+fn page(
+    Kind {
+        slug,
+        status,
+        title,
+        about,
+    }: &Kind,
+) -> String {
+    let text = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{slug}</title>\n\
+         <link rel=\"stylesheet\" href=\"/assets/style.css\">\n\
+         <main class=\"problem\">\n<h1>{}</h1>\n<p>Status {}, type <code>/problems/{slug}</code></p>\n<p>{}</p>\n</main>\n</html>\n",
+        text(title),
+        status.as_u16(),
+        text(about),
+    )
+}

@@ -1,0 +1,294 @@
+//! `POST /topics/{topic}` and `POST /publish`.
+
+use super::{
+    App, body, ndjson,
+    problem::{self, Problem},
+    query::Query,
+};
+use crate::{
+    event::{Draft, EventName, FieldError, IdempotencyKey, OwnId, RETRY_MS_MAX, check_retry},
+    ingest::json::{self, JsonError, Parsed, Refused},
+    log::{AppendError, Outcome},
+    topic::Topic,
+};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Parameters of POST /topics/{topic}.
+const TOPIC_PARAMETERS: &[&str] = &["event", "own_id", "retry"];
+
+/// Parameters that are to come: refused until then, so that nobody relies on their being ignored.
+const RESERVED_PARAMETERS: &[&str] = &["key", "ttl", "private"];
+
+/// The topic in a path: all after `/topics/`, percent-decoded once.
+pub(super) fn topic_of(path: &str) -> Result<Topic, Problem> {
+    let encoded = path.strip_prefix("/topics/").unwrap_or_default();
+    let decoded = percent_decode_str(encoded)
+        .decode_utf8()
+        .map_err(|_| Problem::new(&problem::TOPIC, "the topic is not UTF-8"))?;
+    Topic::parse(&decoded).map_err(|error| Problem::new(&problem::TOPIC, error.to_string()))
+}
+
+/// Publishes the body as the data of one event.
+pub(super) async fn topic(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let topic = topic_of(parts.uri.path())?;
+    let mut query = Query::parse(parts.uri.query());
+    for name in RESERVED_PARAMETERS {
+        if query.take_lossy(name)?.is_some() {
+            return Err(Problem::new(
+                &problem::PARAMETER,
+                format!("`{name}` is reserved and not built yet"),
+            ));
+        }
+    }
+    let field = |name: &'static str| {
+        move |error: FieldError| Problem::new(&problem::PARAMETER, format!("`{name}` {error}"))
+    };
+    let event = query
+        .take("event")?
+        .map(|text| EventName::parse(&text))
+        .transpose()
+        .map_err(field("event"))?;
+    let own_id = query
+        .take("own_id")?
+        .map(|text| OwnId::parse(&text))
+        .transpose()
+        .map_err(field("own_id"))?;
+    let what = format!("a whole number of milliseconds up to {RETRY_MS_MAX}");
+    let retry_ms = query.take_as("retry", &what, |text| check_retry(text.parse().ok()?).ok())?;
+    query.finish(TOPIC_PARAMETERS)?;
+    let key = idempotency_key(&parts.headers)?;
+    body::refuse_encoding(&parts.headers)?;
+    let data = body::read(
+        &parts.headers,
+        body,
+        app.ingest.bounds.event_bytes_max,
+        app.body_timeout,
+    )
+    .await?;
+    if std::str::from_utf8(&data).is_err() {
+        let detail =
+            "the data is not UTF-8, and Server-Sent Events carry nothing else; send it as Base64";
+        return Err(Problem::new(&problem::NOT_UTF8, detail));
+    }
+    let data = Bytes::from(data.into_boxed_slice());
+    publish_one(
+        &app,
+        Draft {
+            topic,
+            event,
+            own_id,
+            retry_ms,
+            data,
+            key,
+        },
+    )
+    .await
+}
+
+/// Publishes a JSON object, a JSON array, or NDJSON.
+pub(super) async fn publish(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    body::refuse_encoding(&parts.headers)?;
+    let key = idempotency_key(&parts.headers)?;
+    let kind = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let mut query = Query::parse(parts.uri.query());
+    match kind.as_str() {
+        "application/x-ndjson" => {
+            let answers = query.take_as("results", "`all` or `errors`", ndjson::Answers::parse)?;
+            query.finish(&["results"])?;
+            no_header_key(key.as_ref())?;
+            Ok(ndjson::respond(&app, body, answers.unwrap_or_default()))
+        }
+        "application/json" => {
+            query.finish(&[])?;
+            publish_json(&app, &parts.headers, body, key).await
+        }
+        _ => {
+            let detail = "publish takes application/json or application/x-ndjson; \
+                          to publish a body as it is, use POST /topics/{topic}";
+            Err(Problem::new(&problem::MEDIA_TYPE, detail))
+        }
+    }
+}
+
+async fn publish_json(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    key: Option<IdempotencyKey>,
+) -> Result<Response, Problem> {
+    let bounds = app.ingest.bounds;
+    let body = body::read(headers, body, bounds.batch_bytes_max, app.body_timeout).await?;
+    let drafts = match json::parse(&body, bounds).map_err(refused)? {
+        Parsed::Many(drafts) => {
+            no_header_key(key.as_ref())?;
+            drafts
+        }
+        Parsed::One(mut draft) => {
+            if let Some(key) = key {
+                if draft.key.as_ref().is_some_and(|field| *field != key) {
+                    let detail = "the Idempotency-Key header and `idempotency_key` differ";
+                    return Err(Problem::new(&problem::HEADER, detail));
+                }
+                draft.key = Some(key);
+            }
+            return publish_one(app, draft).await;
+        }
+    };
+    let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
+    let outcomes = app
+        .ingest
+        .publish(drafts, true)
+        .await
+        .map_err(append_problem)?;
+    if let Some(index) = outcomes
+        .iter()
+        .position(|outcome| *outcome == Outcome::Conflict)
+    {
+        return Err(conflict(&topics[index]).with("index", index));
+    }
+    let new = outcomes
+        .iter()
+        .any(|outcome| matches!(outcome, Outcome::Stored(_)));
+    let results: Vec<Value> = topics
+        .iter()
+        .zip(&outcomes)
+        .filter_map(|(topic, outcome)| result(topic, outcome))
+        .collect();
+    Ok(answer(new, &results.into()))
+}
+
+async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
+    let topic = draft.topic.clone();
+    let outcomes = app
+        .ingest
+        .publish(vec![draft], true)
+        .await
+        .map_err(append_problem)?;
+    let outcome = outcomes.first().copied().unwrap_or(Outcome::Conflict);
+    let body = result(&topic, &outcome).ok_or_else(|| conflict(&topic))?;
+    Ok(answer(matches!(outcome, Outcome::Stored(_)), &body))
+}
+
+/// 201 if something new was published, else 200. The newline is for those who read it in a terminal.
+fn answer(new: bool, body: &Value) -> Response {
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (status, headers, format!("{body}\n")).into_response()
+}
+
+/// `{"id","topic","duplicate"}`, or nothing for a conflict.
+fn result(topic: &Topic, outcome: &Outcome) -> Option<Value> {
+    let (cursor, duplicate) = match outcome {
+        Outcome::Stored(cursor) => (cursor, false),
+        Outcome::Duplicate(cursor) => (cursor, true),
+        Outcome::Conflict => return None,
+    };
+    Some(json!({ "id": cursor.to_string(), "topic": topic.as_str(), "duplicate": duplicate }))
+}
+
+/// The problem of an append that failed.
+pub(super) fn append_problem(error: AppendError) -> Problem {
+    match error {
+        AppendError::Full => {
+            Problem::new(&problem::FULL, "the log has no room; nothing was stored")
+        }
+        AppendError::Unknown => Problem::new(
+            &problem::UNKNOWN_OUTCOME,
+            "writing failed; the same idempotency key settles whether it was stored",
+        ),
+        AppendError::Unavailable => Problem::new(
+            &problem::UNAVAILABLE,
+            "the log is not available; nothing was stored",
+        ),
+    }
+}
+
+/// The problem of a key that came before with another content.
+pub(super) fn conflict(topic: &Topic) -> Problem {
+    let detail = format!(
+        "the idempotency key came before on {:?} with another content",
+        topic.as_str()
+    );
+    Problem::new(&problem::KEY_CONFLICT, detail)
+}
+
+/// The problem of JSON that is no event.
+pub(super) fn json_problem(error: &JsonError) -> Problem {
+    let kind = match error {
+        JsonError::NotUtf8 => &problem::NOT_UTF8,
+        JsonError::Syntax(_) => &problem::JSON,
+        JsonError::Topic(_) | JsonError::Shape(_) | JsonError::Field(..) => &problem::EVENT,
+        JsonError::TooLarge(_) | JsonError::TooMany(_) => &problem::TOO_LARGE,
+    };
+    Problem::new(kind, error.to_string())
+}
+
+fn refused(Refused { index, error }: Refused) -> Problem {
+    let problem = json_problem(&error);
+    match index {
+        Some(index) => problem.with("index", index),
+        None => problem,
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let wrong =
+        |error: &str| Problem::new(&problem::HEADER, format!("the Idempotency-Key {error}"));
+    if values.next().is_some() {
+        return Err(wrong("comes more than once"));
+    }
+    let text = value
+        .to_str()
+        .map_err(|_| wrong("has a character that is not visible ASCII"))?;
+    IdempotencyKey::parse(text)
+        .map(Some)
+        .map_err(|error| wrong(&error.to_string()))
+}
+
+fn no_header_key(key: Option<&IdempotencyKey>) -> Result<(), Problem> {
+    match key {
+        None => Ok(()),
+        Some(_) => {
+            let detail = "one Idempotency-Key cannot stand for several events; give each an `idempotency_key`";
+            Err(Problem::new(&problem::HEADER, detail))
+        }
+    }
+}

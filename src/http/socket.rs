@@ -1,0 +1,212 @@
+//! A connection's socket as hyper sees it, and what its streams need to know of it.
+
+use super::stall;
+use axum::{body::Body, http::Version};
+use bytes::{Buf, Bytes};
+use hyper_util::rt::TokioIo;
+use std::{
+    convert::Infallible,
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+    sync::Notify,
+    time::{Sleep, sleep},
+};
+use tokio_stream::{Stream, StreamExt};
+
+/// What one stream may have in hyper's buffer, not yet taken by the socket; one piece may be larger.
+const UNSENT_BYTES_MAX: usize = 64 << 10; // 64 KiB
+
+/// What handlers know of the connection that a request came on: an extension of the request.
+pub(super) struct Connection {
+    /// It is beyond the cap, and may only be turned away.
+    pub(super) overloaded: bool,
+    /// How often all that was to be sent was taken by the socket.
+    flushes: AtomicU64,
+    flushed: Notify,
+    streaming: AtomicBool,
+    stream_begun: Notify,
+}
+
+impl Connection {
+    pub(super) fn new(overloaded: bool) -> Self {
+        Self {
+            overloaded,
+            flushes: AtomicU64::new(0),
+            flushed: Notify::new(),
+            streaming: AtomicBool::new(false),
+            stream_begun: Notify::new(),
+        }
+    }
+
+    /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent. In
+    /// HTTP/1 the stream has the connection for itself, and waits here for the socket.
+    pub(super) fn stream_body(
+        self: &Arc<Self>,
+        stream: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
+        version: Version,
+    ) -> Body {
+        if version >= Version::HTTP_2 {
+            return Body::from_stream(stall::noted(stream));
+        }
+        let this = Arc::clone(self);
+        this.streaming.store(true, Ordering::Release);
+        this.stream_begun.notify_one();
+        Body::from_stream(async_stream::stream! {
+            let mut stream = std::pin::pin!(stream);
+            let (mut unsent, mut seen) = (0, this.flushes.load(Ordering::Acquire));
+            while let Some(Ok(piece)) = stream.next().await {
+                if unsent > 0 && unsent + piece.len() > UNSENT_BYTES_MAX {
+                    this.flushed_since(seen).await;
+                }
+                let flushes = this.flushes.load(Ordering::Acquire);
+                if flushes != seen {
+                    (unsent, seen) = (0, flushes);
+                }
+                unsent += piece.len();
+                yield Ok::<_, Infallible>(piece);
+            }
+        })
+    }
+
+    async fn flushed_since(&self, seen: u64) {
+        while self.flushes.load(Ordering::Acquire) == seen {
+            self.flushed.notified().await;
+        }
+    }
+
+    /// Waits until a stream has the connection, and then until the client is gone: by FIN or RST, whatever bytes it
+    /// sent before. (hyper sees neither behind bytes that nobody reads.)
+    pub(super) async fn client_gone(&self, tcp: &TcpStream) {
+        while !self.streaming.load(Ordering::Acquire) {
+            self.stream_begun.notified().await;
+        }
+        loop {
+            match tcp.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => {}
+                _ => return,
+            }
+            // Unread bytes would keep the socket ready for ever: forget that it is, until something new comes. After a
+            // stream nothing is read from the connection any more.
+            let _ = tcp.try_io(Interest::READABLE, || {
+                Err::<(), _>(io::ErrorKind::WouldBlock.into())
+            });
+        }
+    }
+}
+
+/// The socket, with what was already read put back in front, and with a deadline on writing.
+pub(super) struct Socket {
+    tcp: Arc<TcpStream>,
+    connection: Arc<Connection>,
+    read_before: Bytes,
+    write_timeout: Duration,
+    /// Runs while the socket takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(super) fn new(
+        tcp: Arc<TcpStream>,
+        connection: Arc<Connection>,
+        read_before: Bytes,
+        write_timeout: Duration,
+    ) -> TokioIo<Self> {
+        TokioIo::new(Self {
+            tcp,
+            connection,
+            read_before,
+            write_timeout,
+            stalled: None,
+        })
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        while self.tcp.poll_write_ready(cx)?.is_ready() {
+            match send(&self.tcp) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => {
+                    self.stalled = None;
+                    return Poll::Ready(sent);
+                }
+            }
+        }
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read_before.has_remaining() {
+            let count = self.read_before.len().min(buf.remaining());
+            buf.put_slice(&self.read_before.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.tcp.poll_read_ready(cx))?;
+            match self.tcp.try_read(buf.initialize_unfilled()) {
+                Ok(count) => {
+                    buf.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, |tcp| tcp.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, |tcp| tcp.try_write_vectored(parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// hyper calls this when its buffer is empty.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.flushes.fetch_add(1, Ordering::Release);
+        self.connection.flushed.notify_one();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(socket2::SockRef::from(&*self.tcp).shutdown(std::net::Shutdown::Write))
+    }
+}

@@ -1,0 +1,331 @@
+//! One page of events, read within one snapshot.
+
+use super::{
+    reader::Reader,
+    row::{self, Header},
+    schema::{self, Meta},
+    select::{Match, Matches, Merge, Selection, lost},
+};
+use crate::{
+    log::{Loss, Page, PageGap, PageLimits, Place},
+    topic::Filter,
+};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use std::{collections::HashMap, sync::Arc};
+
+/// Rows that one page looks at without finding anything.
+pub(super) const LOOK_MAX: u64 = 4_096;
+
+/// See [`crate::log::EventLog::read_after`]. `head` is for when the file cannot say where it ends.
+pub(super) fn read(
+    reader: &mut Reader,
+    place: Place,
+    filter: &Filter,
+    limits: PageLimits,
+    head: u64,
+) -> rusqlite::Result<Page> {
+    let (conn, names) = reader.split();
+    let snapshot = conn.unchecked_transaction()?;
+    let mut matches = Matches::new(filter, names);
+    // An index may be damaged and the rows whole: so a second try walks.
+    for careful in [false, true] {
+        let mut page = Builder::new(place, careful);
+        let Err(error) = page.read(&snapshot, place, filter, limits, &mut matches) else {
+            return Ok(page.finish());
+        };
+        if !schema::is_damage(&error) {
+            return Err(error);
+        }
+        if !page.events.is_empty() {
+            // What was read is good; the next page begins with the damage.
+            return Ok(page.finish());
+        }
+        if careful {
+            let position = page.at;
+            tracing::error!(%error, position, "the log is damaged after this position");
+            page.skip(&snapshot, head);
+            return Ok(page.finish());
+        }
+    }
+    Err(rusqlite::Error::InvalidQuery)
+}
+
+struct Builder {
+    /// Whether to expect damage everywhere.
+    careful: bool,
+    gap: Option<PageGap>,
+    events: Vec<Arc<crate::event::Event>>,
+    bytes: usize,
+    /// All up to here is dealt with.
+    at: u64,
+    removal: u64,
+    at_head: bool,
+    looked: u64,
+    /// The number of the newest event of each topic: the next has to follow it.
+    seqs: HashMap<i64, Option<u64>>,
+}
+
+/// Whether there is room for more.
+#[derive(PartialEq, Eq)]
+enum Next {
+    More,
+    Full,
+}
+
+impl Builder {
+    fn new(place: Place, careful: bool) -> Self {
+        Self {
+            careful,
+            gap: None,
+            events: Vec::new(),
+            bytes: 0,
+            at: place.position,
+            // Until it is known better, no removal is taken for told.
+            removal: place.removal,
+            at_head: false,
+            looked: 0,
+            seqs: HashMap::new(),
+        }
+    }
+
+    fn finish(self) -> Page {
+        Page {
+            gap: self.gap,
+            events: self.events,
+            place: Place {
+                position: self.at,
+                removal: self.removal,
+            },
+            at_head: self.at_head,
+        }
+    }
+
+    fn read(
+        &mut self,
+        conn: &Connection,
+        place: Place,
+        filter: &Filter,
+        limits: PageLimits,
+        matches: &mut Matches<'_>,
+    ) -> rusqlite::Result<()> {
+        let meta = Meta::load(conn)?;
+        if meta.removed_to > place.position && meta.removal > place.removal {
+            let beyond = lost(
+                conn,
+                filter,
+                &meta,
+                place.position,
+                |removed| removed.beyond(place),
+                |_| false,
+            );
+            let loss = match beyond {
+                Ok(beyond) => beyond.then_some(Loss::Removed),
+                // What they lost is lost itself: something may be missing.
+                Err(error) if self.careful && schema::is_damage(&error) => Some(Loss::Corrupt),
+                Err(error) => return Err(error),
+            };
+            self.gap = loss.map(|loss| PageGap { loss, missed: None });
+        }
+        self.removal = meta.removal.max(place.removal);
+        let selection = match self.careful {
+            true => Selection::Walk,
+            false => Selection::of(conn, filter)?,
+        };
+        let done = match selection {
+            Selection::Merge(topics) => self.merge(conn, &topics, &meta, limits, matches)?,
+            Selection::Walk => self.walk(conn, &meta, limits, matches)?,
+        };
+        if done == Next::More {
+            self.at = self.at.max(meta.head);
+            self.at_head = true;
+        }
+        Ok(())
+    }
+
+    fn merge(
+        &mut self,
+        conn: &Connection,
+        topics: &[i64],
+        meta: &Meta,
+        limits: PageLimits,
+        matches: &mut Matches<'_>,
+    ) -> rusqlite::Result<Next> {
+        let mut merge = Merge::up(conn, topics, self.at)?;
+        let mut statement = conn.prepare_cached(concat!(
+            "SELECT ",
+            row::columns!(),
+            " FROM events WHERE position = ?"
+        ))?;
+        while let Some((position, topic)) = merge.next(conn)? {
+            if self.is_full(limits) {
+                return Ok(Next::Full);
+            }
+            let mut rows = statement.query([position])?;
+            let header = match rows.next()? {
+                Some(row) => Header::read(row)?.map(|header| (header, row)),
+                None => None,
+            };
+            let next = match header {
+                Some((header, row)) if header.topic == topic => {
+                    let missing = self.missing(conn, &header)?;
+                    if missing > 0 && self.damaged(position - 1, missing) == Next::Full {
+                        return Ok(Next::Full);
+                    }
+                    self.take(row, &header, matches.get(topic)?, meta, limits)?
+                }
+                _ => self.damaged(position, 1),
+            };
+            if next == Next::Full {
+                return Ok(Next::Full);
+            }
+        }
+        Ok(Next::More)
+    }
+
+    fn walk(
+        &mut self,
+        conn: &Connection,
+        meta: &Meta,
+        limits: PageLimits,
+        matches: &mut Matches<'_>,
+    ) -> rusqlite::Result<Next> {
+        let mut statement = conn.prepare_cached(concat!(
+            "SELECT ",
+            row::columns!(),
+            " FROM events WHERE position > ? ORDER BY position"
+        ))?;
+        let mut rows = statement.query([self.at])?;
+        while let Some(row) = rows.next()? {
+            if self.looked == LOOK_MAX || self.is_full(limits) {
+                return Ok(Next::Full);
+            }
+            let next = match Header::read(row)? {
+                Some(header) => {
+                    self.take(row, &header, matches.get(header.topic)?, meta, limits)?
+                }
+                None => self.damaged(row.get(0)?, 1),
+            };
+            if next == Next::Full {
+                return Ok(Next::Full);
+            }
+        }
+        Ok(Next::More)
+    }
+
+    fn is_full(&self, limits: PageLimits) -> bool {
+        !self.events.is_empty() && self.events.len() >= limits.events_max
+    }
+
+    fn take(
+        &mut self,
+        row: &Row<'_>,
+        header: &Header,
+        topic: Match,
+        meta: &Meta,
+        limits: PageLimits,
+    ) -> rusqlite::Result<Next> {
+        let event = match topic {
+            Match::Yes(topic) => row::decode(row, header, &topic, meta.epoch)?,
+            Match::No => {
+                self.at = header.position;
+                self.looked += 1;
+                return Ok(Next::More);
+            }
+            Match::Unknown => None,
+        };
+        let Some(event) = event else {
+            return Ok(self.damaged(header.position, 1));
+        };
+        self.bytes += event.data.len();
+        if self.bytes > limits.bytes_max && !self.events.is_empty() {
+            return Ok(Next::Full);
+        }
+        self.at = header.position;
+        self.seqs.insert(header.topic, Some(header.seq));
+        self.events.push(Arc::new(event));
+        Ok(Next::More)
+    }
+
+    /// How many of the topic's events should stand before this one and do not. Retention takes prefixes
+    /// only, so that a hole between two that are there is damage.
+    fn missing(&mut self, conn: &Connection, header: &Header) -> rusqlite::Result<u64> {
+        let before = match self.seqs.get(&header.topic) {
+            Some(before) => *before,
+            None => conn
+                .prepare_cached(concat!(
+                    "SELECT ",
+                    row::columns!(),
+                    " FROM events WHERE topic = ? AND position < ? ORDER BY position DESC LIMIT 1"
+                ))?
+                .query_row(params![header.topic, header.position], Header::read)
+                .optional()?
+                .flatten()
+                .map(|before| before.seq),
+        };
+        Ok(before.map_or(0, |before| header.seq.saturating_sub(before + 1)))
+    }
+
+    /// Some that are damaged, up to `position`: the gap at the page's beginning grows by them, or the
+    /// page ends before them.
+    fn damaged(&mut self, position: u64, count: u64) -> Next {
+        let missed = match self.gap {
+            _ if !self.events.is_empty() => return Next::Full,
+            Some(PageGap {
+                loss: Loss::Removed,
+                ..
+            }) => return Next::Full,
+            Some(PageGap { missed, .. }) => missed,
+            None => Some(0),
+        };
+        tracing::error!(position, count, "an event of the log is damaged");
+        self.gap = Some(PageGap {
+            loss: Loss::Corrupt,
+            missed: missed.map(|missed| missed + count),
+        });
+        self.at = self.at.max(position);
+        self.looked += 1;
+        // What follows cannot be counted from it.
+        self.seqs.clear();
+        if self.looked >= LOOK_MAX {
+            Next::Full
+        } else {
+            Next::More
+        }
+    }
+
+    /// Moves past a damaged page of the file, in growing steps, to where rows can be read again.
+    fn skip(&mut self, conn: &Connection, head: u64) {
+        let mut step = 1;
+        let probe = |from: u64| -> rusqlite::Result<Option<u64>> {
+            conn.prepare_cached(concat!(
+                "SELECT ",
+                row::columns!(),
+                " FROM events WHERE position > ? ORDER BY position LIMIT 1"
+            ))?
+            .query_row([from], |row| {
+                // The data too: it may be elsewhere.
+                row.get_ref(9)?;
+                row.get(0)
+            })
+            .optional()
+        };
+        loop {
+            self.at = self.at.saturating_add(step).min(head.max(self.at));
+            if self.at >= head {
+                break;
+            }
+            match probe(self.at) {
+                Ok(Some(first)) => {
+                    self.at = self.at.max(first - 1);
+                    break;
+                }
+                Ok(None) | Err(_) => step *= 2,
+            }
+        }
+        self.at_head = self.at >= head;
+        self.gap = Some(PageGap {
+            loss: Loss::Corrupt,
+            missed: None,
+        });
+    }
+}

@@ -1,0 +1,344 @@
+//! The writer's side of the file: transactions, and what it remembers between them. One thread's own.
+
+use super::{
+    budget::Budget,
+    row,
+    schema::{self, Meta},
+    topics::{TopicState, Topics},
+};
+use crate::{
+    event::{Event, IdempotencyKey},
+    log::{
+        Batch, LogOptions, Outcome,
+        keys::{self, Digest, Known, NewKeys},
+    },
+    topic::Topic,
+};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use sha2::{Digest as _, Sha256};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+
+/// What one transaction may change, so that its rollback can put it back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) meta: Meta,
+    /// Rows of `keys`.
+    pub(super) keys: u64,
+    /// Topics without events.
+    pub(super) emptied: u64,
+}
+
+/// Why a transaction did not commit.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Rolled back: no room.
+    Full(rusqlite::Error),
+    /// Rolled back.
+    Refused(rusqlite::Error),
+    /// Perhaps committed. The connection is not to be used again.
+    Unknown(rusqlite::Error),
+}
+
+/// The file, open for writing.
+pub(super) struct Store {
+    pub(super) conn: Connection,
+    pub(super) options: LogOptions,
+    pub(super) facts: Facts,
+    /// As the transaction found them.
+    pub(super) before: Facts,
+    pub(super) topics: Topics,
+    /// Topics that may be over a limit, oldest request first; each once.
+    pub(super) due: VecDeque<i64>,
+    pub(super) queued: HashSet<i64>,
+    /// Whether this transaction changed what has to be saved of the facts.
+    pub(super) dirty: bool,
+    /// Whether the whole log is known to be over its bound.
+    pub(super) over_whole: bool,
+    /// The topic after which the next look at ages begins.
+    pub(super) swept_to: i64,
+    /// What its pages may take.
+    pub(super) pages_bytes_max: u64,
+    /// Fails a commit, under test.
+    #[cfg(test)]
+    pub(super) fail_commit: Option<super::tests::Fault>,
+}
+
+impl Store {
+    pub(super) fn new(conn: Connection, options: LogOptions) -> rusqlite::Result<Self> {
+        let count = |sql| conn.query_row(sql, [], |row| row.get::<_, u64>(0));
+        let facts = Facts {
+            meta: Meta::load(&conn)?,
+            keys: count("SELECT count(*) FROM keys")?,
+            emptied: count("SELECT count(*) FROM topics WHERE emptied = 1")?,
+        };
+        let topics = Topics::new(&conn)?;
+        let wal = super::wal_bytes_max(&options);
+        Ok(Self {
+            facts,
+            before: facts,
+            topics,
+            due: VecDeque::new(),
+            queued: HashSet::new(),
+            dirty: false,
+            over_whole: false,
+            swept_to: 0,
+            pages_bytes_max: options.retention.bytes_max.saturating_sub(wal),
+            #[cfg(test)]
+            fail_commit: None,
+            conn,
+            options,
+        })
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.options.clock.now_ms().max(self.facts.meta.time_ms)
+    }
+
+    /// Runs `work` in a transaction. On failure nothing of it is left, here or in the file (but for
+    /// [`Failure::Unknown`]).
+    pub(super) fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> rusqlite::Result<T>,
+    ) -> Result<T, Failure> {
+        self.before = self.facts;
+        self.dirty = false;
+        let done = self
+            .conn
+            .execute_batch("BEGIN IMMEDIATE")
+            .and_then(|()| work(self))
+            .and_then(|done| {
+                if self.dirty {
+                    self.facts.meta.save(&self.conn)?;
+                }
+                Ok(done)
+            });
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => return Err(self.roll_back(error, false)),
+        };
+        match self.commit() {
+            Ok(()) => Ok(done),
+            Err(error) => {
+                // Without room the frame that makes a commit cannot have been written. Busy means not
+                // begun.
+                let open = !matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy)
+                );
+                Err(self.roll_back(error, open))
+            }
+        }
+    }
+
+    fn commit(&mut self) -> rusqlite::Result<()> {
+        #[cfg(test)]
+        if let Some(fault) = self.fail_commit.take() {
+            return fault(&self.conn);
+        }
+        self.conn.execute_batch("COMMIT")
+    }
+
+    fn roll_back(&mut self, error: rusqlite::Error, open: bool) -> Failure {
+        self.facts = self.before;
+        self.topics.clear();
+        // Some errors roll back by themselves.
+        let rolled_back = self.conn.is_autocommit() || self.conn.execute_batch("ROLLBACK").is_ok();
+        match error.sqlite_error_code() {
+            _ if open || !rolled_back => Failure::Unknown(error),
+            Some(ErrorCode::DiskFull) => Failure::Full(error),
+            _ if super::no_room(&error) => Failure::Full(error),
+            _ => Failure::Refused(error),
+        }
+    }
+
+    /// Stores what of a batch is to be stored, adding it to `events`. Within a transaction.
+    pub(super) fn append(
+        &mut self,
+        batch: &Batch,
+        events: &mut Vec<Arc<Event>>,
+    ) -> rusqlite::Result<Vec<Outcome>> {
+        let now = self.now();
+        let (epoch, mut head) = (self.facts.meta.epoch, self.facts.meta.head);
+        let mut new = NewKeys::new();
+        let plan = keys::plan(batch, epoch, &mut head, &mut new, |topic, key| {
+            self.known(topic, key, now)
+        })?;
+        if plan.refused {
+            return Ok(plan.outcomes);
+        }
+        for (draft, outcome) in batch.drafts.iter().zip(&plan.outcomes) {
+            let Outcome::Stored(cursor) = outcome else {
+                continue;
+            };
+            let event = Event::from_draft(draft.clone(), *cursor, now);
+            let (id, state) =
+                self.topics
+                    .open(&self.conn, &mut self.facts, &event.topic, &self.options)?;
+            let cost = row::insert(&self.conn, &event, id, state.next_seq, state.end_bytes)?;
+            state.add(cost, now);
+            if state.over(now) && self.queued.insert(id) {
+                self.due.push_back(id);
+            }
+            if let Some(key) = &draft.key {
+                let known = new.get(&(event.topic.clone(), key.clone()));
+                let digest = known.map_or_else(|| Digest::of(draft), |known| known.digest);
+                self.keep_key(&event, key, digest)?;
+            }
+            events.push(Arc::new(event));
+        }
+        if head > self.facts.meta.head {
+            self.facts.meta.head = head;
+            self.facts.meta.time_ms = now;
+        }
+        Ok(plan.outcomes)
+    }
+
+    fn known(
+        &self,
+        topic: &Topic,
+        key: &IdempotencyKey,
+        now: u64,
+    ) -> rusqlite::Result<Option<Known>> {
+        let row = self
+            .conn
+            .prepare_cached("SELECT position, time_ms, digest FROM keys WHERE name = ?")?
+            .query_row([key_name(topic, key)], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        Ok(
+            row.and_then(|(position, time_ms, digest): (u64, u64, [u8; 16])| {
+                let kept = now.saturating_sub(time_ms) < self.options.key_age_max_ms;
+                let digest = Digest(digest);
+                kept.then_some(Known { position, digest })
+            }),
+        )
+    }
+
+    fn keep_key(
+        &mut self,
+        event: &Event,
+        key: &IdempotencyKey,
+        digest: Digest,
+    ) -> rusqlite::Result<()> {
+        let name = key_name(&event.topic, key);
+        // One that has expired, and is still there.
+        let expired = self
+            .conn
+            .prepare_cached("DELETE FROM keys WHERE name = ?")?
+            .execute([name])?;
+        self.conn
+            .prepare_cached(
+                "INSERT INTO keys (position, time_ms, name, digest) VALUES (?, ?, ?, ?)",
+            )?
+            .execute(params![
+                event.cursor.position,
+                event.time_ms,
+                name,
+                digest.0
+            ])?;
+        self.facts.keys += 1;
+        self.facts.keys = self.facts.keys.saturating_sub(expired as u64);
+        Ok(())
+    }
+
+    /// Removes some keys that are too old or too many; gives whether there may be more.
+    pub(super) fn drop_keys(&mut self, budget: &mut Budget) -> rusqlite::Result<bool> {
+        const STEP: u64 = 256;
+        let now = self.now();
+        let too_many = self.facts.keys.saturating_sub(self.options.keys_max);
+        let mut last = None;
+        {
+            let mut rows = self
+                .conn
+                .prepare_cached("SELECT position, time_ms FROM keys ORDER BY position LIMIT ?")?;
+            let mut rows = rows.query([STEP])?;
+            let mut seen = 0;
+            while let Some(row) = rows.next()? {
+                let expired =
+                    now.saturating_sub(row.get::<_, u64>(1)?) >= self.options.key_age_max_ms;
+                if !expired && seen >= too_many {
+                    break;
+                }
+                last = Some(row.get::<_, i64>(0)?);
+                seen += 1;
+            }
+        }
+        let Some(last) = last else {
+            return Ok(false);
+        };
+        let dropped = self
+            .conn
+            .prepare_cached("DELETE FROM keys WHERE position <= ?")?
+            .execute([last])? as u64;
+        self.facts.keys = self.facts.keys.saturating_sub(dropped);
+        budget.spend(dropped);
+        Ok(dropped == STEP)
+    }
+
+    /// Whether the oldest key has had its time. A look, outside of a transaction.
+    pub(super) fn keys_are_due(&self) -> rusqlite::Result<bool> {
+        let oldest: Option<u64> = self
+            .conn
+            .prepare_cached("SELECT time_ms FROM keys ORDER BY position LIMIT 1")?
+            .query_row([], |row| row.get(0))
+            .optional()?;
+        let now = self.now();
+        Ok(self.facts.keys > self.options.keys_max
+            || oldest.is_some_and(|time| now.saturating_sub(time) >= self.options.key_age_max_ms))
+    }
+
+    /// Events after a position, as they are stored; damaged ones left out.
+    pub(super) fn stored_after(&self, position: u64) -> rusqlite::Result<Vec<Arc<Event>>> {
+        let mut statement = self.conn.prepare_cached(concat!(
+            "SELECT ",
+            row::columns!(),
+            " FROM events WHERE position > ? ORDER BY position"
+        ))?;
+        let mut rows = statement.query([position])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            let Some(header) = row::Header::read(row)? else {
+                continue;
+            };
+            let Some(topic) = super::topics::name(&self.conn, header.topic)? else {
+                continue;
+            };
+            let event = row::decode(row, &header, &topic, self.facts.meta.epoch)?;
+            events.extend(event.map(Arc::new));
+        }
+        Ok(events)
+    }
+
+    pub(super) fn end_run(&self) -> rusqlite::Result<()> {
+        schema::end_run(&self.conn)?;
+        self.conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    }
+}
+
+/// What a key is kept under: bounded, whatever the length of topic and key, and the same also after the topic
+/// was forgotten.
+fn key_name(topic: &Topic, key: &IdempotencyKey) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    hash.update((topic.as_str().len() as u64).to_le_bytes());
+    hash.update(topic.as_str());
+    hash.update(key.as_str());
+    let mut name = [0; 16];
+    name.copy_from_slice(&hash.finalize()[..16]);
+    name
+}
+
+impl TopicState {
+    fn add(&mut self, cost: u64, now: u64) {
+        if self.first_seq == self.next_seq {
+            self.first_bytes = self.end_bytes;
+            self.first_time_ms = now;
+        }
+        self.next_seq += 1;
+        self.end_bytes += cost;
+    }
+}

@@ -1,0 +1,422 @@
+//! The one thread that writes: gathers what waits into groups, commits each with one fsync, answers, and
+//! hands the group to the tails. Between groups it lets retention and the write-ahead file's
+//! bound have their turn.
+
+use super::{
+    GROUP_EVENTS_MAX, Shared,
+    budget::Budget,
+    checkpoint::Checkpointer,
+    lock::DirLock,
+    schema,
+    store::{Failure, Store},
+};
+use crate::{
+    event::Event,
+    log::{AppendError, Batch, Outcome},
+};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// Between two looks at what may have grown too old.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Between two tries to open the file again, growing from the first to the second.
+const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// A batch that waits for its commit.
+pub(super) struct Append {
+    pub(super) batch: Batch,
+    pub(super) bytes: usize,
+    pub(super) reply: oneshot::Sender<Result<Vec<Outcome>, AppendError>>,
+    /// Its share of the queue.
+    pub(super) _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+/// What the writer is asked to do.
+pub(super) enum Request {
+    Append(Append),
+    /// Runs retention to completion.
+    Sweep(oneshot::Sender<()>),
+    /// Ends the thread.
+    Close(oneshot::Sender<()>),
+    /// Fails the next commit.
+    #[cfg(test)]
+    Fail(super::tests::Fault),
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    requests: Receiver<Request>,
+    /// Taken from the queue, for the next group.
+    held: Option<Request>,
+    /// `None` after a commit of unknown outcome, until it could be opened again.
+    store: Option<Store>,
+    reopen_at: Instant,
+    reopen_after: Duration,
+    checkpointer: Checkpointer,
+    tick_at: Instant,
+    /// Retention failed: it is left alone until the next tick, so that publishing goes on.
+    retention_failed: bool,
+    _lock: DirLock,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        requests: Receiver<Request>,
+        store: Store,
+        checkpointer: Checkpointer,
+        lock: DirLock,
+    ) -> Self {
+        Self {
+            shared,
+            requests,
+            held: None,
+            store: Some(store),
+            reopen_at: Instant::now(),
+            reopen_after: REOPEN_AFTER.0,
+            checkpointer,
+            tick_at: Instant::now() + TICK,
+            retention_failed: false,
+            _lock: lock,
+        }
+    }
+
+    /// Runs until it is closed, or nobody is left who could ask for anything.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.next() {
+                Ok(Request::Append(first)) => {
+                    let group = self.gather(first);
+                    self.commit(group);
+                }
+                Ok(Request::Sweep(reply)) => {
+                    self.sweep();
+                    // Who asked may be gone.
+                    let _ = reply.send(());
+                }
+                Ok(Request::Close(reply)) => {
+                    self.finish();
+                    let _ = reply.send(());
+                    return;
+                }
+                #[cfg(test)]
+                Ok(Request::Fail(fault)) => {
+                    if let Some(store) = &mut self.store {
+                        store.fail_commit = Some(fault);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.work(),
+                Err(RecvTimeoutError::Disconnected) => return self.finish(),
+            }
+            if Instant::now() >= self.tick_at {
+                self.tick();
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<Request, RecvTimeoutError> {
+        if let Some(held) = self.held.take() {
+            return Ok(held);
+        }
+        let wait = match &self.store {
+            Some(store) if store.pending() && !self.retention_failed => Duration::ZERO,
+            _ => self.tick_at.saturating_duration_since(Instant::now()),
+        };
+        self.requests.recv_timeout(wait)
+    }
+
+    /// All that waits, up to a group's bounds. A batch that is larger goes alone.
+    fn gather(&mut self, first: Append) -> Vec<Append> {
+        let bytes_max = self.shared.group_bytes_max;
+        let (mut events, mut bytes) = (first.batch.drafts.len(), first.bytes);
+        let mut group = vec![first];
+        while events < GROUP_EVENTS_MAX && bytes < bytes_max {
+            match self.requests.try_recv() {
+                Ok(Request::Append(next))
+                    if events + next.batch.drafts.len() <= GROUP_EVENTS_MAX
+                        && bytes + next.bytes <= bytes_max =>
+                {
+                    events += next.batch.drafts.len();
+                    bytes += next.bytes;
+                    group.push(next);
+                }
+                Ok(other) => {
+                    self.held = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        group
+    }
+
+    fn commit(&mut self, group: Vec<Append>) {
+        let Some(store) = self.open_store() else {
+            return answer_all(group, AppendError::Unavailable);
+        };
+        store.topics.shrink();
+        match attempt(store, &group, true) {
+            Ok(done) => self.committed(group, done),
+            Err(Failure::Unknown(error)) => self.broken(group, &error),
+            Err(Failure::Full(error)) => {
+                tracing::error!(%error, "the log has no room: events are refused until there is");
+                answer_all(group, AppendError::Full);
+                self.make_room();
+            }
+            // Perhaps retention, perhaps one batch: the others are not to suffer.
+            Err(Failure::Refused(error)) => {
+                tracing::error!(%error, "a group of events could not be stored at once; trying each batch");
+                self.retention_failed = true;
+                for append in group {
+                    self.commit_alone(append);
+                }
+            }
+        }
+        self.bound_wal();
+    }
+
+    fn commit_alone(&mut self, append: Append) {
+        let group = vec![append];
+        let Some(store) = self.open_store() else {
+            return answer_all(group, AppendError::Unavailable);
+        };
+        match attempt(store, &group, false) {
+            Ok(done) => self.committed(group, done),
+            Err(Failure::Unknown(error)) => self.broken(group, &error),
+            Err(Failure::Full(_)) => answer_all(group, AppendError::Full),
+            Err(Failure::Refused(error)) => {
+                tracing::error!(%error, "events could not be stored");
+                answer_all(group, AppendError::Unavailable);
+            }
+        }
+    }
+
+    fn committed(
+        &mut self,
+        group: Vec<Append>,
+        (outcomes, events): (Vec<Vec<Outcome>>, Vec<Arc<Event>>),
+    ) {
+        let tails = self.shared.publish(&events);
+        for (append, outcomes) in group.into_iter().zip(outcomes) {
+            // Who asked may be gone.
+            let _ = append.reply.send(Ok(outcomes));
+        }
+        self.shared.send(&tails, events);
+    }
+
+    /// The commit's outcome is open: close everything, so that what is on disk decides.
+    fn broken(&mut self, group: Vec<Append>, error: &rusqlite::Error) {
+        tracing::error!(%error, "a commit failed; the log closes and verifies itself before the next write");
+        self.close_files();
+        answer_all(group, AppendError::Unknown);
+        // Readers wait for it too.
+        self.open_store();
+    }
+
+    fn close_files(&mut self) {
+        self.shared.readers.close();
+        if let Some(store) = self.store.take() {
+            super::close_unchecked(&store);
+        }
+        self.reopen_at = Instant::now();
+        self.reopen_after = REOPEN_AFTER.0;
+    }
+
+    /// The store, opened again if it has to be and the time has come.
+    fn open_store(&mut self) -> Option<&mut Store> {
+        if self.store.is_none() && Instant::now() >= self.reopen_at {
+            match self.reopen() {
+                Ok(()) => tracing::warn!("the log is open again"),
+                Err(error) => {
+                    let retry_ms = self.reopen_after.as_millis();
+                    tracing::error!(%error, retry_ms, "the log could not be opened again");
+                    self.reopen_at = Instant::now() + self.reopen_after;
+                    self.reopen_after = (self.reopen_after * 2).min(REOPEN_AFTER.1);
+                }
+            }
+        }
+        self.store.as_mut()
+    }
+
+    fn reopen(&mut self) -> Result<(), super::OpenError> {
+        let shared = Arc::clone(&self.shared);
+        let failed = |error| schema::classify(&shared.path, error);
+        // The checkpointer's connection would keep alive what is to be read anew.
+        let _pause = self.checkpointer.pause();
+        let conn = schema::connect(&shared.path, shared.durability)?;
+        // What the failed fsync may not have written is written again, or this fails too.
+        super::checkpoint(&conn, "TRUNCATE").map_err(failed)?;
+        let store = Store::new(conn, shared.options.clone()).map_err(failed)?;
+        let head = shared.live().head;
+        if store.facts.meta.head < head {
+            // Acknowledged events are gone: nothing may be stored over them.
+            return Err(super::OpenError::Lost {
+                path: shared.path.clone(),
+                head,
+                found: store.facts.meta.head,
+            });
+        }
+        let found = store.stored_after(head).map_err(failed)?;
+        self.store = Some(store);
+        shared.readers.open();
+        // The unknown group was stored after all: it is in the log, so the tails have to have it.
+        if !found.is_empty() {
+            let tails = shared.publish(&found);
+            shared.send(&tails, found);
+        }
+        Ok(())
+    }
+
+    /// After the disk was full: once all of the write-ahead file is in the main file, its space is used
+    /// again, for events and for removals, without taking more.
+    fn make_room(&mut self) {
+        if let Some(store) = &self.store {
+            // If there is no room even for that, then later.
+            let _ = super::checkpoint(&store.conn, "RESTART");
+        }
+    }
+
+    /// Keeps the write-ahead file within its bound: from half on the checkpointer works beside, at the bound
+    /// the writer does the small rest itself.
+    fn bound_wal(&mut self) {
+        let Some(store) = &self.store else {
+            return;
+        };
+        let max = self.shared.wal_bytes_max;
+        let Ok(bytes) = super::wal_bytes(&store.conn) else {
+            return;
+        };
+        if bytes > max / 4 {
+            self.checkpointer.wake();
+        }
+        if bytes > max / 2 {
+            let _pause = self.checkpointer.pause();
+            let mode = if bytes > max / 4 * 3 {
+                "RESTART"
+            } else {
+                "PASSIVE"
+            };
+            if let Err(error) = super::checkpoint(&store.conn, mode) {
+                tracing::warn!(%error, "the write-ahead file could not be emptied");
+            }
+        }
+    }
+
+    /// One step of retention.
+    fn work(&mut self) {
+        let Some(store) = &mut self.store else {
+            return;
+        };
+        if !store.pending() || self.retention_failed {
+            return;
+        }
+        let step = store.step();
+        self.stepped(step);
+    }
+
+    fn stepped(&mut self, step: Result<(), Failure>) {
+        match step {
+            Ok(()) => self.bound_wal(),
+            Err(Failure::Unknown(error)) => self.broken(Vec::new(), &error),
+            Err(Failure::Full(error)) => {
+                tracing::error!(%error, "no room to remove events");
+                self.retention_failed = true;
+                self.make_room();
+            }
+            Err(Failure::Refused(error)) => {
+                tracing::error!(%error, "events could not be removed");
+                self.retention_failed = true;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.tick_at = Instant::now() + TICK;
+        self.retention_failed = false;
+        let Some(store) = self.open_store() else {
+            return;
+        };
+        let looked = store.look_around().and_then(|_| store.keys_are_due());
+        match looked {
+            Ok(true) => {
+                let step = store.step();
+                self.stepped(step);
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "retention could not look for old events"),
+        }
+        if let Some(store) = &mut self.store
+            && let Err(error) = store.shrink_some()
+        {
+            tracing::warn!(%error, "the log's file could not be made smaller");
+        }
+    }
+
+    fn sweep(&mut self) {
+        self.retention_failed = false;
+        let Some(store) = self.open_store() else {
+            return;
+        };
+        store.swept_to = 0;
+        loop {
+            match store.look_around() {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(error) => return tracing::error!(%error, "retention could not look around"),
+            }
+        }
+        loop {
+            let Some(store) = &mut self.store else {
+                return;
+            };
+            let more = store.pending() || store.keys_are_due().unwrap_or(false);
+            if !more || self.retention_failed {
+                break;
+            }
+            let step = store.step();
+            self.stepped(step);
+        }
+        while let Some(Ok(true)) = self.store.as_mut().map(Store::shrink_some) {}
+    }
+
+    fn finish(mut self) {
+        self.checkpointer.stop();
+        self.shared.close();
+        if let Some(store) = self.store.take()
+            && let Err(error) = store.end_run()
+        {
+            tracing::error!(%error, "the log could not be closed in good order");
+        }
+        // What still came is refused by dropping it.
+    }
+}
+
+fn answer_all(group: Vec<Append>, error: AppendError) {
+    for append in group {
+        // Who asked may be gone.
+        let _ = append.reply.send(Err(error));
+    }
+}
+
+type Done = (Vec<Vec<Outcome>>, Vec<Arc<Event>>);
+
+/// One transaction for the whole group.
+fn attempt(store: &mut Store, group: &[Append], retain: bool) -> Result<Done, Failure> {
+    store.transact(|store| {
+        let (mut outcomes, mut events) = (Vec::with_capacity(group.len()), Vec::new());
+        for append in group {
+            outcomes.push(store.append(&append.batch, &mut events)?);
+        }
+        if retain {
+            store.retain(&mut Budget::beside(events.len()))?;
+        }
+        Ok((outcomes, events))
+    })
+}

@@ -1,0 +1,172 @@
+//! A hub that runs: its log, its fan-out, its door, and how it goes down.
+
+use crate::{
+    config::{self, Config},
+    fanout::Hub,
+    http::{
+        App,
+        listener::{Listener, drained},
+    },
+    log::{
+        Clock, EventLog, LogOptions,
+        memory::MemoryLog,
+        retention::{Limits, Retention, Rule},
+        sqlite::{self, OpenError, SqliteLog},
+    },
+};
+use axum::Router;
+use std::{sync::Arc, time::Duration};
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Why a hub does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+}
+
+/// A hub. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Server {
+    hub: Arc<Hub>,
+    config: Arc<Config>,
+    router: Router,
+    drain: CancellationToken,
+    stop: CancellationToken,
+    /// Connections, and what they left running.
+    tasks: TaskTracker,
+    /// The fan-out, which ends with the log.
+    fan_out: TaskTracker,
+}
+
+impl Server {
+    /// Opens the log and starts the fan-out; binds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], with a text that says what to do.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let log = open_log(config).await?;
+        let (hub, tail) = Hub::new(log);
+        let (drain, tasks, fan_out) = (
+            CancellationToken::new(),
+            TaskTracker::new(),
+            TaskTracker::new(),
+        );
+        fan_out.spawn(Arc::clone(&hub).run(tail));
+        fan_out.close();
+        let router = App::new(Arc::clone(&hub), config, drain.clone(), tasks.clone()).router();
+        let (config, stop) = (Arc::new(config.clone()), CancellationToken::new());
+        Ok(Self {
+            hub,
+            config,
+            router,
+            drain,
+            stop,
+            tasks,
+            fan_out,
+        })
+    }
+
+    /// The hub's routes, for a program that serves them beside its own. Such a program calls [`Server::shutdown`]
+    /// when it goes down and [`Server::close`] at its end; the deadlines of connections are its own affair.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// The hub, for a program that publishes and subscribes without HTTP.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Serves connections until [`Server::shutdown`] was called and the last one ended, or `drain_timeout` passed;
+    /// then closes the log.
+    pub async fn serve(&self, listener: TcpListener) {
+        let door = Listener {
+            router: self.router.clone(),
+            limits: self.config.server.clone(),
+            drain: self.drain.clone(),
+            stop: self.stop.clone(),
+            tasks: self.tasks.clone(),
+        };
+        let ended = async {
+            self.drain.cancelled().await;
+            self.tasks.close();
+            if !drained(
+                &self.tasks,
+                Instant::now() + self.config.server.drain_timeout,
+            )
+            .await
+            {
+                tracing::warn!("some connections did not end in time and are cut");
+            }
+            self.stop.cancel();
+        };
+        // The door stays open meanwhile: who comes is told to come back.
+        tokio::join!(door.accept(listener), ended);
+        self.close().await;
+    }
+
+    /// Begins to go down: streams end with a time to come back, new requests are turned away, publishes under way
+    /// finish. May be called several times.
+    pub fn shutdown(&self) {
+        self.drain.cancel();
+    }
+
+    /// Ends what is still open and closes the log. [`Server::serve`] does it by itself.
+    pub async fn close(&self) {
+        self.drain.cancel();
+        self.stop.cancel();
+        self.hub.log().close().await;
+        self.fan_out.wait().await;
+    }
+}
+
+async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, OpenError> {
+    let options = log_options(&config.log);
+    match config.log.engine {
+        config::Engine::Memory => Ok(Arc::new(MemoryLog::new(options))),
+        config::Engine::Sqlite => {
+            let durability = match config.log.durability {
+                config::Durability::Sync => sqlite::Durability::Sync,
+                config::Durability::Os => sqlite::Durability::Os,
+            };
+            Ok(Arc::new(SqliteLog::open(
+                &config.data_dir,
+                durability,
+                options,
+            )?))
+        }
+    }
+}
+
+fn log_options(config: &config::LogConfig) -> LogOptions {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let rules = config.retention.iter().map(|rule| Rule {
+        topics: rule.topics.clone(),
+        limits: Limits {
+            age_max_ms: rule.age_max.map(ms),
+            events_max: rule.events_max,
+            bytes_max: rule.bytes_max,
+        },
+    });
+    LogOptions {
+        retention: Retention {
+            rules: rules.collect(),
+            default: Limits {
+                age_max_ms: Some(ms(config::RETENTION_AGE_DEFAULT)),
+                events_max: None,
+                bytes_max: None,
+            },
+            bytes_max: config.bytes_max,
+        },
+        key_age_max_ms: ms(config.idempotency_age_max),
+        keys_max: config.idempotency_keys_max,
+        emptied_topics_max: config.emptied_topics_max,
+        clock: Clock::system(),
+    }
+}
