@@ -99,7 +99,7 @@ say({ ready: true });
 
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
-  if (command.open) {
+  if (command.open !== undefined) {
     await page.evaluate(([...args]) => void window.openStream(...args), [command.open, command.url, command.with]);
   } else {
     await page.evaluate((stream) => window.closeStream(stream), command.close);
