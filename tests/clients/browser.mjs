@@ -19,9 +19,18 @@ const FLAGS = [
 export async function launch() {
   const browser = await chromium.launch({ executablePath: executable(), args: FLAGS, timeout: 120_000 });
   // At SIGTERM the browser is closed first, and then nothing else would end this process.
-  browser.on("disconnected", () => process.exit(1));
+  browser.on("disconnected", die);
   return browser;
 }
+
+/** Ends this process, and well. */
+export async function finish(browser) {
+  browser.off("disconnected", die);
+  await browser.close();
+  process.exit(0);
+}
+
+const die = () => process.exit(1);
 
 function executable() {
   if (process.env.CHROMIUM) return process.env.CHROMIUM;

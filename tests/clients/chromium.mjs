@@ -12,7 +12,7 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
-import { launch } from "./browser.mjs";
+import { finish, launch } from "./browser.mjs";
 
 const say = (line) => console.log(JSON.stringify(line));
 const library = (path) => readFileSync(new URL(`node_modules/${path}`, import.meta.url), "utf8");
@@ -106,6 +106,4 @@ for await (const line of createInterface({ input: process.stdin })) {
     say({ stream: command.close, closed: true });
   }
 }
-browser.removeAllListeners("disconnected");
-await browser.close();
-process.exit(0);
+await finish(browser);

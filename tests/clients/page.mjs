@@ -4,7 +4,7 @@
 // the gap that the page has to show; ends with 0 if all was well.
 
 import assert from "node:assert/strict";
-import { launch } from "./browser.mjs";
+import { finish, launch } from "./browser.mjs";
 
 const origin = process.argv[2];
 const browser = await launch();
@@ -96,6 +96,4 @@ await page.click("#publish button");
 await page.locator(".row", { hasText: "after the gap" }).waitFor();
 
 assert.deepEqual(complaints, []);
-browser.removeAllListeners("disconnected");
-await browser.close();
-process.exit(0);
+await finish(browser);
