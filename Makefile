@@ -1,0 +1,48 @@
+# What there is to do here: `make help`.
+
+CLIENTS := tests/clients
+NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
+VENV := $(CLIENTS)/venv/.installed
+CARGO_DENY_VERSION := 0.20.2
+
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-tools lint advisories cargo-deny
+
+help: ## show this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+build: ## build the release binary, target/release/tidings
+	cargo build --locked --release
+
+test: test-tools ## install what the tests need, and run them all
+	node --test $(CLIENTS)/unit.test.mjs
+	cargo test --locked
+
+lint: cargo-deny ## check format, lints, docs, and the dependencies' licences, versions and sources
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+	cargo deny --log-level error check licenses bans sources
+
+advisories: cargo-deny ## check for known vulnerabilities in the dependencies (fetches their database)
+	cargo deny check advisories
+
+cargo-deny:
+	@command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny --version $(CARGO_DENY_VERSION)
+
+# The rules below run only when something is missing or has changed.
+
+test-tools: ## install what the tests need, without running them
+	@$(CLIENTS)/debian
+	@$(MAKE) --silent $(NODE_MODULES) $(VENV)
+
+$(NODE_MODULES): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json $(CLIENTS)/.npmrc
+	@cd $(CLIENTS) && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+$(VENV): $(CLIENTS)/requirements.txt
+	@python3 -m venv --clear $(CLIENTS)/venv
+	@$(CLIENTS)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
