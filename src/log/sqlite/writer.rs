@@ -134,7 +134,9 @@ impl Writer {
 
     /// All that waits, up to a group's bounds. A batch that is larger goes alone.
     fn gather(&mut self, first: Append) -> Vec<Append> {
-        let bytes_max = self.shared.group_bytes_max;
+        // Removing cannot keep up: what is added in one go has to be less.
+        let behind = self.store.as_ref().is_some_and(|store| store.over_whole);
+        let bytes_max = self.shared.group_bytes_max >> if behind { 4 } else { 0 };
         let (mut events, mut bytes) = (first.batch.drafts.len(), first.bytes);
         let mut group = vec![first];
         while events < GROUP_EVENTS_MAX && bytes < bytes_max {
@@ -162,6 +164,10 @@ impl Writer {
             return answer_all(group, AppendError::Unavailable);
         };
         store.topics.shrink();
+        self.wait_for_room();
+        let Some(store) = &mut self.store else {
+            return answer_all(group, AppendError::Unavailable);
+        };
         match attempt(store, &group, true) {
             Ok(done) => self.committed(group, done),
             Err(Failure::Unknown(error)) => self.broken(group, &error),
@@ -180,6 +186,27 @@ impl Writer {
             }
         }
         self.bound_wal();
+    }
+
+    /// The bound on the whole log holds, whatever pours in: so events wait where ever smaller ones have to go
+    /// for ever larger ones.
+    fn wait_for_room(&mut self) {
+        while let Some(store) = &mut self.store
+            && !self.retention_failed
+            && store.is_full().unwrap_or(false)
+        {
+            let removal = store.facts.meta.removal;
+            let step = store.step();
+            self.stepped(step);
+            if self
+                .store
+                .as_ref()
+                .is_none_or(|store| store.facts.meta.removal == removal)
+            {
+                // Nothing left that could go.
+                break;
+            }
+        }
     }
 
     fn commit_alone(&mut self, append: Append) {
@@ -297,12 +324,16 @@ impl Writer {
             self.checkpointer.wake();
         }
         if bytes > max / 2 {
-            let _pause = self.checkpointer.pause();
-            let mode = if bytes > max / 4 * 3 {
-                "RESTART"
-            } else {
-                "PASSIVE"
+            // Waits for the checkpointer only when it must.
+            let must = bytes > max / 4 * 3;
+            let pause = match must {
+                true => Some(self.checkpointer.pause()),
+                false => self.checkpointer.try_pause(),
             };
+            if pause.is_none() {
+                return;
+            }
+            let mode = if must { "RESTART" } else { "PASSIVE" };
             if let Err(error) = super::checkpoint(&store.conn, mode) {
                 tracing::warn!(%error, "the write-ahead file could not be emptied");
             }
@@ -415,7 +446,8 @@ fn attempt(store: &mut Store, group: &[Append], retain: bool) -> Result<Done, Fa
             outcomes.push(store.append(&append.batch, &mut events)?);
         }
         if retain {
-            store.retain(&mut Budget::beside(events.len()))?;
+            let bytes = group.iter().map(|append| append.bytes).sum();
+            store.retain(&mut Budget::beside(events.len(), bytes))?;
         }
         Ok((outcomes, events))
     })
