@@ -82,6 +82,12 @@ enum Next {
     Sparse,
 }
 
+impl PageGap {
+    fn is_removal(self) -> bool {
+        self.loss == Loss::Removed
+    }
+}
+
 impl Builder {
     fn new(place: Place, careful: bool) -> Self {
         Self {
@@ -260,8 +266,9 @@ impl Builder {
         limits: PageLimits,
         ask: bool,
     ) -> rusqlite::Result<Next> {
-        // A page's first follows what ended the last one, which may have been a hole.
-        let ask = ask || self.events.is_empty();
+        // A page's first follows what ended the last one, which may have been a hole; unless it follows
+        // damage that was counted.
+        let ask = ask || (self.events.is_empty() && self.gap.is_none_or(PageGap::is_removal));
         let missing = self.missing(conn, header, ask)?;
         if missing > 0 && self.damaged(header.position - 1, missing) == Next::Full {
             return Ok(Next::Full);
@@ -325,10 +332,7 @@ impl Builder {
     fn damaged(&mut self, position: u64, count: u64) -> Next {
         let missed = match self.gap {
             _ if !self.events.is_empty() => return Next::Full,
-            Some(PageGap {
-                loss: Loss::Removed,
-                ..
-            }) => return Next::Full,
+            Some(gap) if gap.is_removal() => return Next::Full,
             Some(PageGap { missed, .. }) => missed,
             None => Some(0),
         };

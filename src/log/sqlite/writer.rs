@@ -306,37 +306,33 @@ impl Writer {
     fn make_room(&mut self) {
         if let Some(store) = &self.store {
             // If there is no room even for that, then later.
-            let _ = super::checkpoint(&store.conn, "RESTART");
+            let _ = super::checkpoint(&store.conn, "PASSIVE");
         }
     }
 
-    /// Keeps the write-ahead file within its bound: from half on the checkpointer works beside, at the bound
-    /// the writer does the small rest itself.
+    /// Keeps the write-ahead file within its bound. The checkpointer works beside, but never reaches the end of
+    /// what is still growing; so from a quarter of the bound on the writer does the small rest itself, after
+    /// which SQLite begins the file anew. It waits for the checkpointer only near the bound.
     fn bound_wal(&mut self) {
         let Some(store) = &self.store else {
             return;
         };
         let max = self.shared.wal_bytes_max;
-        let Ok(bytes) = super::wal_bytes(&store.conn) else {
+        let Ok((bytes, rest)) = super::wal_bytes(&store.conn) else {
             return;
         };
-        if bytes > max / 4 {
-            self.checkpointer.wake();
-        }
-        if bytes > max / 2 {
-            // Waits for the checkpointer only when it must.
-            let must = bytes > max / 4 * 3;
-            let pause = match must {
+        if bytes > max / 4 && rest > 0 {
+            let pause = match bytes > max / 4 * 3 {
                 true => Some(self.checkpointer.pause()),
                 false => self.checkpointer.try_pause(),
             };
-            if pause.is_none() {
-                return;
-            }
-            let mode = if must { "RESTART" } else { "PASSIVE" };
-            if let Err(error) = super::checkpoint(&store.conn, mode) {
+            if pause.is_some()
+                && let Err(error) = super::checkpoint(&store.conn, "PASSIVE")
+            {
                 tracing::warn!(%error, "the write-ahead file could not be emptied");
             }
+        } else if rest > max / 8 {
+            self.checkpointer.wake();
         }
     }
 
