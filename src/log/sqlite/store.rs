@@ -77,6 +77,12 @@ impl Store {
         };
         let topics = Topics::new(&conn)?;
         let wal = super::wal_bytes_max(&options);
+        // After a group that was larger than all the bounds.
+        conn.query_row(
+            &format!("PRAGMA journal_size_limit = {wal}"),
+            [],
+            |_| Ok(()),
+        )?;
         Ok(Self {
             facts,
             before: facts,

@@ -26,6 +26,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 /// Between two looks at what may have grown too old.
 const TICK: Duration = Duration::from_secs(1);
 
+/// What waits in the write-ahead file before the checkpointer is woken, and what is in it before the writer
+/// has it begun anew; less if it is bounded narrowly. Both are far below its bound, because what it holds when
+/// the disk gets full can neither move nor make room.
+const CHECKPOINT_BYTES: (u64, u64) = (1 << 21, 1 << 23); // 2 MiB, 8 MiB
+
 /// Between two tries to open the file again, growing from the first to the second.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -63,6 +68,8 @@ pub(super) struct Writer {
     tick_at: Instant,
     /// Retention failed: it is left alone until the next tick, so that publishing goes on.
     retention_failed: bool,
+    /// The last group found no room.
+    full: bool,
     _lock: DirLock,
 }
 
@@ -84,6 +91,7 @@ impl Writer {
             checkpointer,
             tick_at: Instant::now() + TICK,
             retention_failed: false,
+            full: false,
             _lock: lock,
         }
     }
@@ -172,7 +180,10 @@ impl Writer {
             Ok(done) => self.committed(group, done),
             Err(Failure::Unknown(error)) => self.broken(group, &error),
             Err(Failure::Full(error)) => {
-                tracing::error!(%error, "the log has no room: events are refused until there is");
+                if !self.full {
+                    tracing::error!(%error, "the log has no room: events are refused until there is");
+                }
+                self.full = true;
                 answer_all(group, AppendError::Full);
                 self.make_room();
             }
@@ -217,7 +228,10 @@ impl Writer {
         match attempt(store, &group, false) {
             Ok(done) => self.committed(group, done),
             Err(Failure::Unknown(error)) => self.broken(group, &error),
-            Err(Failure::Full(_)) => answer_all(group, AppendError::Full),
+            Err(Failure::Full(_)) => {
+                self.full = true;
+                answer_all(group, AppendError::Full);
+            }
             Err(Failure::Refused(error)) => {
                 tracing::error!(%error, "events could not be stored");
                 answer_all(group, AppendError::Unavailable);
@@ -230,6 +244,10 @@ impl Writer {
         group: Vec<Append>,
         (outcomes, events): (Vec<Vec<Outcome>>, Vec<Arc<Event>>),
     ) {
+        if self.full && !events.is_empty() {
+            tracing::warn!("the log has room again");
+            self.full = false;
+        }
         let tails = self.shared.publish(&events);
         for (append, outcomes) in group.into_iter().zip(outcomes) {
             // Who asked may be gone.
@@ -311,7 +329,7 @@ impl Writer {
     }
 
     /// Keeps the write-ahead file within its bound. The checkpointer works beside, but never reaches the end of
-    /// what is still growing; so from a quarter of the bound on the writer does the small rest itself, after
+    /// what is still growing; so from some size on the writer does the small rest itself, after
     /// which SQLite begins the file anew. It waits for the checkpointer only near the bound.
     fn bound_wal(&mut self) {
         let Some(store) = &self.store else {
@@ -321,7 +339,7 @@ impl Writer {
         let Ok((bytes, rest)) = super::wal_bytes(&store.conn) else {
             return;
         };
-        if bytes > max / 4 && rest > 0 {
+        if bytes > (max / 4).min(CHECKPOINT_BYTES.1) && rest > 0 {
             let pause = match bytes > max / 4 * 3 {
                 true => Some(self.checkpointer.pause()),
                 false => self.checkpointer.try_pause(),
@@ -331,7 +349,7 @@ impl Writer {
             {
                 tracing::warn!(%error, "the write-ahead file could not be emptied");
             }
-        } else if rest > max / 8 {
+        } else if rest > (max / 8).min(CHECKPOINT_BYTES.0) {
             self.checkpointer.wake();
         }
     }
@@ -353,7 +371,10 @@ impl Writer {
             Ok(()) => self.bound_wal(),
             Err(Failure::Unknown(error)) => self.broken(Vec::new(), &error),
             Err(Failure::Full(error)) => {
-                tracing::error!(%error, "no room to remove events");
+                if !self.full {
+                    tracing::error!(%error, "no room to remove events");
+                }
+                self.full = true;
                 self.retention_failed = true;
                 self.make_room();
             }
@@ -383,6 +404,11 @@ impl Writer {
             && let Err(error) = store.shrink_some()
         {
             tracing::warn!(%error, "the log's file could not be made smaller");
+        }
+        if let Some(store) = &self.store
+            && super::wal_bytes(&store.conn).is_ok_and(|(_, rest)| rest > 0)
+        {
+            self.checkpointer.wake();
         }
     }
 
