@@ -33,7 +33,7 @@ impl Budget {
     pub(super) fn alone() -> Self {
         Self {
             begun: Instant::now(),
-            time: Duration::from_millis(10),
+            time: Duration::from_millis(5),
             rows_wanted: 0,
             rows: 0,
             bytes_wanted: 0,

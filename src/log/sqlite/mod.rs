@@ -1,9 +1,9 @@
 //! The default engine: one SQLite file, `log.sqlite`, in a directory of its own.
 //!
-//! In reading order: [`schema`] is the file; [`row`] one event in it; [`store`] the writer's transactions
-//! with [`topics`], what it remembers, and [`retain`], what it removes; [`writer`] the thread around it;
-//! [`checkpoint`] the one beside it. [`reader`] lends connections; [`select`], [`page`] and [`locate`] are
-//! what they are lent for. [`lock`] keeps others out.
+//! In reading order: `schema` is the file; `row` one event in it; `store` the writer's transactions
+//! with `topics`, what it remembers, and `retain`, what it removes; `writer` the thread around it;
+//! `checkpoint` the one beside it. `reader` lends connections; `select`, `page` and `locate` are
+//! what they are lent for. `lock` keeps others out.
 
 mod budget;
 mod checkpoint;

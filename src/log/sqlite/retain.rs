@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Rows that one statement removes.
-const CHUNK: usize = 128;
+const CHUNK: usize = 64;
 
 /// Bytes of data that one statement removes: each page of it has to be freed.
 const CHUNK_BYTES: u64 = 1 << 21; // 2 MiB
