@@ -7,6 +7,7 @@ mod drain;
 mod lag;
 mod live;
 mod log_contract;
+mod log_model;
 mod log_sqlite;
 mod log_support;
 mod main_job;

@@ -4,7 +4,7 @@ use super::schema;
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -60,6 +60,15 @@ impl Checkpointer {
     /// Waits until it rests, and keeps it so.
     pub(super) fn pause(&self) -> MutexGuard<'_, ()> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps it resting, if it rests.
+    pub(super) fn try_pause(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.busy.try_lock() {
+            Ok(pause) => Some(pause),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn stop(&mut self) {

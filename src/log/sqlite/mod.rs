@@ -1,9 +1,9 @@
 //! The default engine: one SQLite file, `log.sqlite`, in a directory of its own.
 //!
-//! In reading order: [`schema`] is the file; [`row`] one event in it; [`store`] the writer's transactions
-//! with [`topics`], what it remembers, and [`retain`], what it removes; [`writer`] the thread around it;
-//! [`checkpoint`] the one beside it. [`reader`] lends connections; [`select`], [`page`] and [`locate`] are
-//! what they are lent for. [`lock`] keeps others out.
+//! In reading order: `schema` is the file; `row` one event in it; `store` the writer's transactions
+//! with `topics`, what it remembers, and `retain`, what it removes; `writer` the thread around it;
+//! `checkpoint` the one beside it. `reader` lends connections; `select`, `page` and `locate` are
+//! what they are lent for. `lock` keeps others out.
 
 mod budget;
 mod checkpoint;
@@ -286,13 +286,14 @@ fn checkpoint(conn: &Connection, mode: &str) -> rusqlite::Result<()> {
     conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
 }
 
-/// What is in use of the write-ahead file.
-fn wal_bytes(conn: &Connection) -> rusqlite::Result<u64> {
+/// What is in use of the write-ahead file, and how much of that is not in the main file yet.
+fn wal_bytes(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
     const FRAME_BYTES: i64 = 4_096 + 24;
-    let frames: i64 = conn
+    let (frames, moved): (i64, i64) = conn
         .prepare_cached("PRAGMA wal_checkpoint(NOOP)")?
-        .query_row([], |row| row.get(1))?;
-    Ok((frames.max(0) * FRAME_BYTES).cast_unsigned())
+        .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    let bytes = |frames: i64| (frames.max(0) * FRAME_BYTES).cast_unsigned();
+    Ok((bytes(frames), bytes(frames - moved.max(0))))
 }
 
 /// Has the connection leave the write-ahead file as the disk has it when it is dropped.

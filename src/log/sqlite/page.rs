@@ -16,6 +16,12 @@ use std::{collections::HashMap, sync::Arc};
 /// Rows that one page looks at without finding anything.
 pub(super) const LOOK_MAX: u64 = 4_096;
 
+/// Rows walked to see whether most match: then walking on is several times as fast as the indexes.
+const TRIAL: u64 = 64;
+
+/// See [`Builder::few`].
+const FEW: usize = 8;
+
 /// See [`crate::log::EventLog::read_after`]. `head` is for when the file cannot say where it ends.
 pub(super) fn read(
     reader: &mut Reader,
@@ -53,6 +59,8 @@ pub(super) fn read(
 struct Builder {
     /// Whether to expect damage everywhere.
     careful: bool,
+    /// Whether so few topics match that each is worth a look before the page.
+    few: bool,
     gap: Option<PageGap>,
     events: Vec<Arc<crate::event::Event>>,
     bytes: usize,
@@ -70,12 +78,21 @@ struct Builder {
 enum Next {
     More,
     Full,
+    /// Most rows do not match.
+    Sparse,
+}
+
+impl PageGap {
+    fn is_removal(self) -> bool {
+        self.loss == Loss::Removed
+    }
 }
 
 impl Builder {
     fn new(place: Place, careful: bool) -> Self {
         Self {
             careful,
+            few: false,
             gap: None,
             events: Vec::new(),
             bytes: 0,
@@ -132,8 +149,15 @@ impl Builder {
             false => Selection::of(conn, filter)?,
         };
         let done = match selection {
-            Selection::Merge(topics) => self.merge(conn, &topics, &meta, limits, matches)?,
-            Selection::Walk => self.walk(conn, &meta, limits, matches)?,
+            Selection::Merge(topics) if topics.is_empty() => Next::More,
+            Selection::Merge(topics) => {
+                self.few = topics.len() <= FEW;
+                match self.walk(conn, &meta, limits, matches, Some(TRIAL))? {
+                    Next::Sparse => self.merge(conn, &topics, &meta, limits, matches)?,
+                    done => done,
+                }
+            }
+            Selection::Walk => self.walk(conn, &meta, limits, matches, None)?,
         };
         if done == Next::More {
             self.at = self.at.max(meta.head);
@@ -167,11 +191,7 @@ impl Builder {
             };
             let next = match header {
                 Some((header, row)) if header.topic == topic => {
-                    let missing = self.missing(conn, &header)?;
-                    if missing > 0 && self.damaged(position - 1, missing) == Next::Full {
-                        return Ok(Next::Full);
-                    }
-                    self.take(row, &header, matches.get(topic)?, meta, limits)?
+                    self.take_next(conn, row, &header, matches.get(topic)?, meta, limits, true)?
                 }
                 _ => self.damaged(position, 1),
             };
@@ -188,6 +208,7 @@ impl Builder {
         meta: &Meta,
         limits: PageLimits,
         matches: &mut Matches<'_>,
+        trial: Option<u64>,
     ) -> rusqlite::Result<Next> {
         let mut statement = conn.prepare_cached(concat!(
             "SELECT ",
@@ -196,14 +217,31 @@ impl Builder {
         ))?;
         let mut rows = statement.query([self.at])?;
         while let Some(row) = rows.next()? {
+            // Of each further stretch as many again have to match.
+            if let Some(trial) = trial
+                && self.looked >= trial + 2 * self.events.len() as u64
+            {
+                return Ok(Next::Sparse);
+            }
             if self.looked == LOOK_MAX || self.is_full(limits) {
                 return Ok(Next::Full);
             }
-            let next = match Header::read(row)? {
-                Some(header) => {
-                    self.take(row, &header, matches.get(header.topic)?, meta, limits)?
+            let header = Header::read(row)?;
+            let topic = match header.map(|header| matches.get(header.topic)) {
+                Some(Err(error)) if self.careful && schema::is_damage(&error) => Match::Unknown,
+                Some(topic) => topic?,
+                None => Match::Unknown,
+            };
+            let next = match (header, topic) {
+                (Some(header), topic @ Match::Yes(_)) if !self.careful => {
+                    self.take_next(conn, row, &header, topic, meta, limits, self.few)?
                 }
-                None => self.damaged(row.get(0)?, 1),
+                (Some(header), topic @ (Match::Yes(_) | Match::No)) => {
+                    self.take(row, &header, topic, meta, limits)?
+                }
+                // The indexes know whose it is.
+                _ if trial.is_some() => return Ok(Next::Sparse),
+                _ => self.damaged(row.get(0)?, 1),
             };
             if next == Next::Full {
                 return Ok(Next::Full);
@@ -214,6 +252,28 @@ impl Builder {
 
     fn is_full(&self, limits: PageLimits) -> bool {
         !self.events.is_empty() && self.events.len() >= limits.events_max
+    }
+
+    /// Takes the row, or tells of those that should stand between it and the topic's one before.
+    #[expect(clippy::too_many_arguments, reason = "one step of two loops")]
+    fn take_next(
+        &mut self,
+        conn: &Connection,
+        row: &Row<'_>,
+        header: &Header,
+        topic: Match,
+        meta: &Meta,
+        limits: PageLimits,
+        ask: bool,
+    ) -> rusqlite::Result<Next> {
+        // A page's first follows what ended the last one, which may have been a hole; unless it follows
+        // damage that was counted.
+        let ask = ask || (self.events.is_empty() && self.gap.is_none_or(PageGap::is_removal));
+        let missing = self.missing(conn, header, ask)?;
+        if missing > 0 && self.damaged(header.position - 1, missing) == Next::Full {
+            return Ok(Next::Full);
+        }
+        self.take(row, header, topic, meta, limits)
     }
 
     fn take(
@@ -248,9 +308,11 @@ impl Builder {
 
     /// How many of the topic's events should stand before this one and do not. Retention takes prefixes
     /// only, so that a hole between two that are there is damage.
-    fn missing(&mut self, conn: &Connection, header: &Header) -> rusqlite::Result<u64> {
+    /// Looks before the page only if it is to `ask`.
+    fn missing(&mut self, conn: &Connection, header: &Header, ask: bool) -> rusqlite::Result<u64> {
         let before = match self.seqs.get(&header.topic) {
             Some(before) => *before,
+            None if !ask => None,
             None => conn
                 .prepare_cached(concat!(
                     "SELECT ",
@@ -270,10 +332,7 @@ impl Builder {
     fn damaged(&mut self, position: u64, count: u64) -> Next {
         let missed = match self.gap {
             _ if !self.events.is_empty() => return Next::Full,
-            Some(PageGap {
-                loss: Loss::Removed,
-                ..
-            }) => return Next::Full,
+            Some(gap) if gap.is_removal() => return Next::Full,
             Some(PageGap { missed, .. }) => missed,
             None => Some(0),
         };

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Rows that one statement removes.
-const CHUNK: usize = 128;
+const CHUNK: usize = 64;
 
 /// Bytes of data that one statement removes: each page of it has to be freed.
 const CHUNK_BYTES: u64 = 1 << 21; // 2 MiB
@@ -49,7 +49,7 @@ impl Store {
             }
         }
         loop {
-            self.over_whole = self.used_bytes()? > self.pages_bytes_max;
+            self.over_whole = self.used_bytes()? > self.evict_from_bytes;
             if !self.over_whole || !budget.left() || !self.evict_some(budget)? {
                 break;
             }
@@ -101,8 +101,13 @@ impl Store {
         if count < LOOK {
             self.swept_to = 0;
         }
-        self.over_whole = self.used_bytes()? > self.pages_bytes_max;
+        self.over_whole = self.used_bytes()? > self.evict_from_bytes;
         Ok(count < LOOK)
+    }
+
+    /// Whether the file may not grow any more before something is removed.
+    pub(super) fn is_full(&self) -> rusqlite::Result<bool> {
+        Ok(self.over_whole && self.used_bytes()? > self.pages_bytes_max)
     }
 
     /// Pages in use.
@@ -189,7 +194,7 @@ impl Store {
             .conn
             .prepare_cached("DELETE FROM events WHERE topic = ? AND position <= ?")?
             .execute(params![id, to])?;
-        budget.spend(removed as u64);
+        budget.spend(removed as u64, bytes);
         match next {
             Some((bytes, time_ms)) => (state.first_bytes, state.first_time_ms) = (bytes, time_ms),
             None => {
@@ -232,7 +237,7 @@ impl Store {
             .conn
             .prepare_cached("DELETE FROM events WHERE position <= ?")?
             .execute([last])?;
-        budget.spend(removed as u64);
+        budget.spend(removed as u64, bytes);
         for (id, (to, time_ms)) in lost {
             self.topics.forget(id);
             let left = self
@@ -291,7 +296,7 @@ impl Store {
             self.facts.meta.forgotten.widen(removed);
             self.facts.emptied -= 1;
             self.dirty = true;
-            budget.spend(1);
+            budget.spend(1, 0);
         }
         Ok(())
     }

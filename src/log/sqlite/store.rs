@@ -59,8 +59,9 @@ pub(super) struct Store {
     pub(super) over_whole: bool,
     /// The topic after which the next look at ages begins.
     pub(super) swept_to: i64,
-    /// What its pages may take.
+    /// What its pages may take; half of the write-ahead file's bound below that, removing begins.
     pub(super) pages_bytes_max: u64,
+    pub(super) evict_from_bytes: u64,
     /// Fails a commit, under test.
     #[cfg(test)]
     pub(super) fail_commit: Option<super::tests::Fault>,
@@ -76,6 +77,12 @@ impl Store {
         };
         let topics = Topics::new(&conn)?;
         let wal = super::wal_bytes_max(&options);
+        // After a group that was larger than all the bounds.
+        conn.query_row(
+            &format!("PRAGMA journal_size_limit = {wal}"),
+            [],
+            |_| Ok(()),
+        )?;
         Ok(Self {
             facts,
             before: facts,
@@ -86,6 +93,7 @@ impl Store {
             over_whole: false,
             swept_to: 0,
             pages_bytes_max: options.retention.bytes_max.saturating_sub(wal),
+            evict_from_bytes: options.retention.bytes_max.saturating_sub(wal + wal / 2),
             #[cfg(test)]
             fail_commit: None,
             conn,
@@ -275,7 +283,7 @@ impl Store {
             .prepare_cached("DELETE FROM keys WHERE position <= ?")?
             .execute([last])? as u64;
         self.facts.keys = self.facts.keys.saturating_sub(dropped);
-        budget.spend(dropped);
+        budget.spend(dropped, 0);
         Ok(dropped == STEP)
     }
 

@@ -26,6 +26,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 /// Between two looks at what may have grown too old.
 const TICK: Duration = Duration::from_secs(1);
 
+/// What waits in the write-ahead file before the checkpointer is woken, and what is in it before the writer
+/// has it begun anew; less if it is bounded narrowly. Both are far below its bound, because what it holds when
+/// the disk gets full can neither move nor make room.
+const CHECKPOINT_BYTES: (u64, u64) = (1 << 21, 1 << 23); // 2 MiB, 8 MiB
+
 /// Between two tries to open the file again, growing from the first to the second.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -63,6 +68,8 @@ pub(super) struct Writer {
     tick_at: Instant,
     /// Retention failed: it is left alone until the next tick, so that publishing goes on.
     retention_failed: bool,
+    /// The last group found no room.
+    full: bool,
     _lock: DirLock,
 }
 
@@ -84,6 +91,7 @@ impl Writer {
             checkpointer,
             tick_at: Instant::now() + TICK,
             retention_failed: false,
+            full: false,
             _lock: lock,
         }
     }
@@ -134,7 +142,9 @@ impl Writer {
 
     /// All that waits, up to a group's bounds. A batch that is larger goes alone.
     fn gather(&mut self, first: Append) -> Vec<Append> {
-        let bytes_max = self.shared.group_bytes_max;
+        // Removing cannot keep up: what is added in one go has to be less.
+        let behind = self.store.as_ref().is_some_and(|store| store.over_whole);
+        let bytes_max = self.shared.group_bytes_max >> if behind { 4 } else { 0 };
         let (mut events, mut bytes) = (first.batch.drafts.len(), first.bytes);
         let mut group = vec![first];
         while events < GROUP_EVENTS_MAX && bytes < bytes_max {
@@ -162,11 +172,18 @@ impl Writer {
             return answer_all(group, AppendError::Unavailable);
         };
         store.topics.shrink();
+        self.wait_for_room();
+        let Some(store) = &mut self.store else {
+            return answer_all(group, AppendError::Unavailable);
+        };
         match attempt(store, &group, true) {
             Ok(done) => self.committed(group, done),
             Err(Failure::Unknown(error)) => self.broken(group, &error),
             Err(Failure::Full(error)) => {
-                tracing::error!(%error, "the log has no room: events are refused until there is");
+                if !self.full {
+                    tracing::error!(%error, "the log has no room: events are refused until there is");
+                }
+                self.full = true;
                 answer_all(group, AppendError::Full);
                 self.make_room();
             }
@@ -182,6 +199,27 @@ impl Writer {
         self.bound_wal();
     }
 
+    /// The bound on the whole log holds, whatever pours in: so events wait where ever smaller ones have to go
+    /// for ever larger ones.
+    fn wait_for_room(&mut self) {
+        while let Some(store) = &mut self.store
+            && !self.retention_failed
+            && store.is_full().unwrap_or(false)
+        {
+            let removal = store.facts.meta.removal;
+            let step = store.step();
+            self.stepped(step);
+            if self
+                .store
+                .as_ref()
+                .is_none_or(|store| store.facts.meta.removal == removal)
+            {
+                // Nothing left that could go.
+                break;
+            }
+        }
+    }
+
     fn commit_alone(&mut self, append: Append) {
         let group = vec![append];
         let Some(store) = self.open_store() else {
@@ -190,7 +228,10 @@ impl Writer {
         match attempt(store, &group, false) {
             Ok(done) => self.committed(group, done),
             Err(Failure::Unknown(error)) => self.broken(group, &error),
-            Err(Failure::Full(_)) => answer_all(group, AppendError::Full),
+            Err(Failure::Full(_)) => {
+                self.full = true;
+                answer_all(group, AppendError::Full);
+            }
             Err(Failure::Refused(error)) => {
                 tracing::error!(%error, "events could not be stored");
                 answer_all(group, AppendError::Unavailable);
@@ -203,6 +244,10 @@ impl Writer {
         group: Vec<Append>,
         (outcomes, events): (Vec<Vec<Outcome>>, Vec<Arc<Event>>),
     ) {
+        if self.full && !events.is_empty() {
+            tracing::warn!("the log has room again");
+            self.full = false;
+        }
         let tails = self.shared.publish(&events);
         for (append, outcomes) in group.into_iter().zip(outcomes) {
             // Who asked may be gone.
@@ -279,33 +324,33 @@ impl Writer {
     fn make_room(&mut self) {
         if let Some(store) = &self.store {
             // If there is no room even for that, then later.
-            let _ = super::checkpoint(&store.conn, "RESTART");
+            let _ = super::checkpoint(&store.conn, "PASSIVE");
         }
     }
 
-    /// Keeps the write-ahead file within its bound: from half on the checkpointer works beside, at the bound
-    /// the writer does the small rest itself.
+    /// Keeps the write-ahead file within its bound. The checkpointer works beside, but never reaches the end of
+    /// what is still growing; so from some size on the writer does the small rest itself, after
+    /// which SQLite begins the file anew. It waits for the checkpointer only near the bound.
     fn bound_wal(&mut self) {
         let Some(store) = &self.store else {
             return;
         };
         let max = self.shared.wal_bytes_max;
-        let Ok(bytes) = super::wal_bytes(&store.conn) else {
+        let Ok((bytes, rest)) = super::wal_bytes(&store.conn) else {
             return;
         };
-        if bytes > max / 4 {
-            self.checkpointer.wake();
-        }
-        if bytes > max / 2 {
-            let _pause = self.checkpointer.pause();
-            let mode = if bytes > max / 4 * 3 {
-                "RESTART"
-            } else {
-                "PASSIVE"
+        if bytes > (max / 4).min(CHECKPOINT_BYTES.1) && rest > 0 {
+            let pause = match bytes > max / 4 * 3 {
+                true => Some(self.checkpointer.pause()),
+                false => self.checkpointer.try_pause(),
             };
-            if let Err(error) = super::checkpoint(&store.conn, mode) {
+            if pause.is_some()
+                && let Err(error) = super::checkpoint(&store.conn, "PASSIVE")
+            {
                 tracing::warn!(%error, "the write-ahead file could not be emptied");
             }
+        } else if rest > (max / 8).min(CHECKPOINT_BYTES.0) {
+            self.checkpointer.wake();
         }
     }
 
@@ -326,7 +371,10 @@ impl Writer {
             Ok(()) => self.bound_wal(),
             Err(Failure::Unknown(error)) => self.broken(Vec::new(), &error),
             Err(Failure::Full(error)) => {
-                tracing::error!(%error, "no room to remove events");
+                if !self.full {
+                    tracing::error!(%error, "no room to remove events");
+                }
+                self.full = true;
                 self.retention_failed = true;
                 self.make_room();
             }
@@ -356,6 +404,11 @@ impl Writer {
             && let Err(error) = store.shrink_some()
         {
             tracing::warn!(%error, "the log's file could not be made smaller");
+        }
+        if let Some(store) = &self.store
+            && super::wal_bytes(&store.conn).is_ok_and(|(_, rest)| rest > 0)
+        {
+            self.checkpointer.wake();
         }
     }
 
@@ -415,7 +468,8 @@ fn attempt(store: &mut Store, group: &[Append], retain: bool) -> Result<Done, Fa
             outcomes.push(store.append(&append.batch, &mut events)?);
         }
         if retain {
-            store.retain(&mut Budget::beside(events.len()))?;
+            let bytes = group.iter().map(|append| append.bytes).sum();
+            store.retain(&mut Budget::beside(events.len(), bytes))?;
         }
         Ok((outcomes, events))
     })
