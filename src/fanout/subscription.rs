@@ -147,8 +147,16 @@ pub struct Subscription {
     state: State,
     /// Told before anything else.
     gap: Option<Gap>,
-    /// What the reader asked to start from, for as long as nothing was read: a gap found then is `expired`.
-    requested: Option<String>,
+    /// Until the first page was read: what a gap before it means.
+    first: Option<FirstPage>,
+}
+
+/// What removed events mean to a reader before its first page.
+enum FirstPage {
+    /// `expired`: the reader named this place, and has missed what was removed after it.
+    Expired(String),
+    /// Nothing: the reader named no place, and what was removed since it was located is no longer what it asked for.
+    Nothing,
 }
 
 enum State {
@@ -192,11 +200,17 @@ impl Subscription {
                     place,
                     state,
                     gap: None,
-                    requested: None,
+                    first: None,
                 };
             }
             Begin::Log(ref start) => start.clone(),
             Begin::Unknown => Start::Earliest,
+        };
+        let first = match start {
+            Start::Earliest | Start::Tail(_) => FirstPage::Nothing,
+            Start::Cursor(_) | Start::OwnId(_) | Start::Since(_) => {
+                FirstPage::Expired(requested.clone())
+            }
         };
         let located = retry(|| hub.log.locate(start.clone(), &filter)).await;
         let start_gap = if matches!(begin, Begin::Unknown) {
@@ -211,7 +225,7 @@ impl Subscription {
             place: located.place,
             state: State::Replay(None),
             gap: None,
-            requested: Some(requested.clone()),
+            first: Some(first),
         };
         if let Some(start_gap) = start_gap {
             let reason = match start_gap {
@@ -273,40 +287,45 @@ impl Subscription {
         }
         if let Some(joined) = seat.take_if(|joined| joined.from <= self.place.position) {
             // Nothing lies between the place and the feed, so nothing was removed there either.
-            self.requested = None;
+            self.first = None;
             self.state = State::Live(joined);
             return None;
         }
         let page = retry(|| self.hub.log.read_after(self.place, &self.filter, PAGE)).await;
-        if page.gap.is_none() {
-            return self.take_page(page);
+        match self.page_gap(&page).await {
+            Ok(None) => self.take_page(page),
+            Ok(Some(gap)) => {
+                let State::Replay(seat) = &mut self.state else {
+                    return None;
+                };
+                self.state = State::Page(seat.take(), page);
+                Some(Delivery::Gap(gap))
+            }
+            Err(reason) => {
+                self.state = State::Ended;
+                Some(Delivery::Close(reason))
+            }
         }
-        let gap = self.page_gap(&page).await;
-        if let Some(gap) = gap {
-            let State::Replay(seat) = &mut self.state else {
-                return None;
-            };
-            self.state = State::Page(seat.take(), page);
-            return Some(Delivery::Gap(gap));
-        }
-        self.state = State::Ended;
-        Some(Delivery::Close(CloseReason::Lagged))
     }
 
-    /// The gap to tell before a page, or `None` if it ends the stream.
-    async fn page_gap(&self, page: &Page) -> Option<Gap> {
-        let PageGap { loss, missed } = page.gap?;
-        let reason = match (loss, &self.requested) {
-            (Loss::Corrupt, _) => GapReason::Corrupt,
-            (Loss::Removed, Some(_)) => GapReason::Expired,
-            (Loss::Removed, None) if self.lag == LagPolicy::Disconnect => return None,
-            (Loss::Removed, None) => GapReason::Lagged,
+    /// What to tell before a page, or why it ends the stream.
+    async fn page_gap(&self, page: &Page) -> Result<Option<Gap>, CloseReason> {
+        let Some(PageGap { loss, missed }) = page.gap else {
+            return Ok(None);
         };
-        let requested = self
-            .requested
-            .clone()
-            .unwrap_or_else(|| self.cursor().to_string());
-        Some(self.gap(reason, requested, missed).await)
+        let here = || self.cursor().to_string();
+        let (reason, requested) = match (loss, &self.first) {
+            (Loss::Corrupt, _) => (GapReason::Corrupt, here()),
+            (Loss::Removed, Some(FirstPage::Expired(requested))) => {
+                (GapReason::Expired, requested.clone())
+            }
+            (Loss::Removed, Some(FirstPage::Nothing)) => return Ok(None),
+            (Loss::Removed, None) if self.lag == LagPolicy::Disconnect => {
+                return Err(CloseReason::Lagged);
+            }
+            (Loss::Removed, None) => (GapReason::Lagged, here()),
+        };
+        Ok(Some(self.gap(reason, requested, missed).await))
     }
 
     fn hand_out(&mut self) -> Option<Delivery> {
@@ -321,7 +340,7 @@ impl Subscription {
         let State::Replay(seat) = &mut self.state else {
             return None;
         };
-        self.requested = None;
+        self.first = None;
         self.place = page.place;
         if page.at_head {
             match seat.take() {
