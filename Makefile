@@ -19,6 +19,7 @@ build: ## build the release binary, target/release/tidings
 test: test-tools ## install what the tests need, and run them all
 	node --test $(CLIENTS)/unit.test.mjs
 	cargo test --locked
+	for example in examples/*.rs; do cargo run --quiet --locked --example $$(basename $$example .rs) || exit 1; done
 
 lint: cargo-deny ## check format, lints, docs, and the dependencies' licences, versions and sources
 	cargo fmt --all --check

@@ -155,6 +155,22 @@ pub struct Draft {
     pub key: Option<IdempotencyKey>,
 }
 
+impl Draft {
+    /// A draft of data alone.
+    #[must_use]
+    pub fn new(topic: Topic, data: String) -> Self {
+        let data = Bytes::from(data.into_bytes().into_boxed_slice());
+        Self {
+            topic,
+            event: None,
+            own_id: None,
+            retry_ms: None,
+            data,
+            key: None,
+        }
+    }
+}
+
 /// An event in the log: never changed, shared by all that deliver it.
 pub struct Event {
     /// Its id on the wire.

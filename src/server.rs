@@ -7,6 +7,7 @@ use crate::{
         App,
         listener::{Listener, drained},
     },
+    ingest::Ingest,
     log::{
         Clock, EventLog, LogOptions,
         memory::MemoryLog,
@@ -32,7 +33,7 @@ pub enum StartError {
 pub struct Server {
     hub: Arc<Hub>,
     config: Arc<Config>,
-    router: Router,
+    app: Arc<App>,
     drain: CancellationToken,
     stop: CancellationToken,
     /// Connections, and what they left running.
@@ -57,12 +58,12 @@ impl Server {
         );
         fan_out.spawn(Arc::clone(&hub).run(tail));
         fan_out.close();
-        let router = App::new(Arc::clone(&hub), config, drain.clone(), tasks.clone()).router();
+        let app = App::new(Arc::clone(&hub), config, drain.clone(), tasks.clone());
         let (config, stop) = (Arc::new(config.clone()), CancellationToken::new());
         Ok(Self {
             hub,
             config,
-            router,
+            app,
             drain,
             stop,
             tasks,
@@ -72,22 +73,27 @@ impl Server {
 
     /// The hub's routes, for a program that serves them beside its own. Such a program calls [`Server::shutdown`]
     /// when it goes down and [`Server::close`] at its end; the deadlines of connections are its own affair.
-    #[must_use]
     pub fn router(&self) -> Router {
-        self.router.clone()
+        self.app.router()
     }
 
-    /// The hub, for a program that publishes and subscribes without HTTP.
+    /// The fan-out and the log, for a program that subscribes without HTTP.
     #[must_use]
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// The door in, for a program that publishes without HTTP.
+    #[must_use]
+    pub fn ingest(&self) -> &Ingest {
+        self.app.ingest()
     }
 
     /// Serves connections until [`Server::shutdown`] was called and the last one ended, or `drain_timeout` passed;
     /// then closes the log.
     pub async fn serve(&self, listener: TcpListener) {
         let door = Listener {
-            router: self.router.clone(),
+            router: self.app.router(),
             limits: self.config.server.clone(),
             drain: self.drain.clone(),
             stop: self.stop.clone(),
@@ -115,6 +121,11 @@ impl Server {
     /// finish. May be called several times.
     pub fn shutdown(&self) {
         self.drain.cancel();
+    }
+
+    /// Waits until [`Server::shutdown`] was called.
+    pub async fn stopping(&self) {
+        self.drain.cancelled().await;
     }
 
     /// Ends what is still open and closes the log. [`Server::serve`] does it by itself.

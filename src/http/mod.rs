@@ -87,6 +87,12 @@ impl App {
         })
     }
 
+    /// The door in that its routes use.
+    #[must_use]
+    pub fn ingest(&self) -> &Ingest {
+        &self.ingest
+    }
+
     /// All routes.
     pub fn router(self: &Arc<Self>) -> Router {
         let no_topic = || async { Problem::new(&problem::TOPIC, "the path ends before the topic") };
