@@ -138,7 +138,8 @@ impl Listener {
                 self.limits.write_timeout,
             );
             if http2 {
-                self.http2(socket, &connection).await;
+                // Boxed, so that an HTTP/1 connection does not take the room of both.
+                Box::pin(self.http2(socket, &connection)).await;
             } else {
                 let gone = tokio::select! {
                     () = self.http1(socket, &connection) => false,
