@@ -90,10 +90,14 @@ fn page(
 ) -> String {
     let text = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
     format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{slug}</title>\n\
-         <link rel=\"stylesheet\" href=\"/assets/style.css\">\n\
-         <main class=\"problem\">\n<h1>{}</h1>\n<p>Status {}, type <code>/problems/{slug}</code></p>\n<p>{}</p>\n</main>\n</html>\n",
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{slug}</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <link rel=\"icon\" href=\"../assets/icon.svg\" type=\"image/svg+xml\">\n\
+         <link rel=\"stylesheet\" href=\"../assets/style.css\">\n\
+         <header class=\"bar\"><h1><img src=\"../assets/icon.svg\" width=\"28\" height=\"28\" alt=\"\">Tidings</h1></header>\n\
+         <article class=\"prose\">\n<h2>{}</h2>\n\
+         <p class=\"status\">Status {}, type <code>/problems/{slug}</code></p>\n<p>{}</p>\n</article>\n</html>\n",
         text(title),
         status.as_u16(),
         text(about),
