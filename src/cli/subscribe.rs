@@ -10,11 +10,12 @@ use anyhow::anyhow;
 use reqwest::{Client, Response, StatusCode};
 use std::{
     io::{self, BufWriter, Write},
+    os::fd::AsFd as _,
     process::ExitCode,
     time::Duration,
 };
 use tidings::topic::Filter;
-use tokio::time::timeout;
+use tokio::{io::Interest, net::unix::pipe::Sender, time::timeout};
 
 /// Silence after which a connection counts as dead: three keepalives of the hub's default.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
@@ -34,7 +35,26 @@ pub(super) fn run(args: SubscribeArgs) -> anyhow::Result<ExitCode> {
         args,
         retry: Duration::from_secs(2),
     };
-    block_on(reader.run())
+    block_on(async {
+        tokio::select! {
+            () = output_closed() => Ok(ExitCode::SUCCESS),
+            result = reader.run() => result,
+        }
+    })
+}
+
+/// Resolves when nobody can read standard output any more, so that `| head -2` ends with its second line and
+/// not with the event after it. Never where the kernel does not tell, as with a file.
+async fn output_closed() {
+    // A pipe's sender that is only waited for, never written to: it need not be non-blocking, which
+    // would hold for what we print, too.
+    let copy = io::stdout().as_fd().try_clone_to_owned();
+    if let Ok(output) = copy.and_then(Sender::from_owned_fd_unchecked)
+        && output.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 struct Reader {

@@ -128,9 +128,10 @@ fn subscribe_ends_when_nobody_reads_it() {
     let mut command = tidings(&["subscribe", "a", "--url", &hub.url], &dir);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    drop(child.stdout.take());
     let errors = bytes(child.stderr.take().unwrap());
-    let (_, _stream) = hub.stream("id: e-1\ndata: one\n\n");
+    let (_, _stream) = hub.stream(": hello\n");
+    // Not even an event is needed to find out.
+    drop(child.stdout.take());
     let ended = errors.recv_timeout(DEADLINE);
     child.kill().unwrap();
     assert_eq!(ended.unwrap(), b"");
