@@ -1,4 +1,7 @@
 //! What the tests share.
 
+pub(crate) mod http2;
 pub(crate) mod server;
 pub(crate) mod stream;
+pub(crate) mod wait;
+pub(crate) mod witness;
