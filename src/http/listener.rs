@@ -48,9 +48,16 @@ const HTTP2_STREAMS_MAX: u32 = 256;
 /// Silence after which an HTTP/2 connection is pinged, and how long the answer may take.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
-/// A connection that the hub closes is read for so long and so much, so that a client that is still sending gets the
-/// answer and not a reset.
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 8 << 20); // 8 MiB
+/// A connection that the hub closes is read on for so long, so that a client that sends all of a body before it reads
+/// gets the answer and not a reset; and for so long once nothing comes, or the hub goes down.
+const LINGER: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(2));
+
+/// What is read at once of such a connection, in bytes.
+const LINGER_BYTES: usize = 64 << 10; // 64 KiB
+
+/// Silence after which TCP asks whether the other machine is still there. (A stream has its keepalive comments, but an
+/// NDJSON request may be silent both ways for hours.) It is gone if no answer comes within the write timeout.
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// A hub's door: accepts connections and serves them.
 #[derive(Clone)]
@@ -98,9 +105,9 @@ impl Listener {
     }
 
     fn connections_max(&self) -> usize {
-        let asked = usize::try_from(self.limits.connections_max).unwrap_or(usize::MAX / 4);
+        let asked = usize::try_from(self.limits.connections_max).unwrap_or(usize::MAX);
         if asked > 0 {
-            return asked.min(usize::MAX / 4);
+            return asked.min(Semaphore::MAX_PERMITS - RESERVE);
         }
         let files = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(1_024, |(soft, _)| soft);
         let free = files
@@ -138,7 +145,7 @@ impl Listener {
                     () = connection.client_gone(&tcp) => true,
                 };
                 if !gone {
-                    linger(&tcp).await;
+                    self.linger(&tcp).await;
                 }
             }
         };
@@ -160,7 +167,42 @@ impl Listener {
         tcp.set_nodelay(true)?;
         let socket = socket2::SockRef::from(tcp);
         socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(TCP_KEEPALIVE)
+            .with_interval(TCP_KEEPALIVE / 4);
+        socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(self.limits.write_timeout))
+    }
+
+    /// Says that nothing more will be sent, and reads on for a while.
+    async fn linger(&self, tcp: &TcpStream) {
+        if socket2::SockRef::from(tcp)
+            .shutdown(std::net::Shutdown::Write)
+            .is_err()
+        {
+            return;
+        }
+        let (most, silence) = LINGER;
+        // Allocated, so that connections that do not linger do not carry it.
+        let mut part = Vec::with_capacity(LINGER_BYTES);
+        let read_on = async {
+            while let Ok(Ok(())) = timeout(silence, tcp.readable()).await {
+                part.clear();
+                match tcp.try_read_buf(&mut part) {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => return,
+                }
+            }
+        };
+        let going_down = async {
+            self.drain.cancelled().await;
+            sleep(silence).await;
+        };
+        tokio::select! {
+            _ = timeout(most, read_on) => {}
+            () = going_down => {}
+        }
     }
 
     fn requests(&self, connection: &Arc<Connection>) -> Requests {
@@ -259,24 +301,6 @@ async fn first_bytes(tcp: &TcpStream) -> Option<(Bytes, bool)> {
             return Some((read.into(), http2));
         }
     }
-}
-
-/// Says that nothing more will be sent, and reads on for a while.
-async fn linger(tcp: &TcpStream) {
-    let _ = socket2::SockRef::from(tcp).shutdown(std::net::Shutdown::Write);
-    let (time, mut bytes) = LINGER;
-    let mut part = [0; 4_096];
-    let drained = async {
-        while bytes > 0 && tcp.readable().await.is_ok() {
-            match tcp.try_read(&mut part) {
-                Ok(0) => return,
-                Ok(count) => bytes = bytes.saturating_sub(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    };
-    let _ = timeout(time, drained).await;
 }
 
 /// Whether an error of `accept` is about the connection that was to be accepted.

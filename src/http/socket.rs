@@ -1,5 +1,6 @@
 //! A connection's socket as hyper sees it, and what its streams need to know of it.
 
+use super::refusal;
 use axum::{body::Body, http::Version};
 use bytes::{Buf, Bytes};
 use hyper_util::rt::TokioIo;
@@ -112,6 +113,8 @@ pub(super) struct Socket {
     write_timeout: Duration,
     /// Runs while the socket takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// What goes out in place of what hyper wrote.
+    instead: Option<Bytes>,
 }
 
 impl Socket {
@@ -127,6 +130,7 @@ impl Socket {
             read_before,
             write_timeout,
             stalled: None,
+            instead: None,
         })
     }
 
@@ -149,6 +153,30 @@ impl Socket {
             .get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Sends what stands in place of `bytes`, if anything does, and takes them as sent.
+    fn poll_instead(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        if self.instead.is_none() && !self.connection.streaming.load(Ordering::Acquire) {
+            self.instead = refusal::in_place_of(bytes);
+        }
+        let Some(mut instead) = self.instead.take() else {
+            return Poll::Ready(Ok(None));
+        };
+        while instead.has_remaining() {
+            match self.poll_send(cx, |tcp| tcp.try_write(&instead)) {
+                Poll::Ready(sent) => instead.advance(sent?),
+                Poll::Pending => {
+                    self.instead = Some(instead);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(Some(bytes.len())))
     }
 }
 
@@ -183,6 +211,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(count) = ready!(self.poll_instead(cx, bytes))? {
+            return Poll::Ready(Ok(count));
+        }
         self.poll_send(cx, |tcp| tcp.try_write(bytes))
     }
 
@@ -191,6 +222,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [bytes] = parts
+            && let Some(count) = ready!(self.poll_instead(cx, bytes))?
+        {
+            return Poll::Ready(Ok(count));
+        }
         self.poll_send(cx, |tcp| tcp.try_write_vectored(parts))
     }
 
