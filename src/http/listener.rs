@@ -140,11 +140,11 @@ impl Listener {
             if http2 {
                 self.http2(socket, &connection).await;
             } else {
-                let gone = tokio::select! {
-                    () = self.http1(socket, &connection) => false,
-                    () = connection.client_gone(&tcp) => true,
+                let answered = tokio::select! {
+                    answered = self.http1(socket, &connection) => answered,
+                    () = connection.client_gone(&tcp) => false,
                 };
-                if !gone {
+                if answered {
                     self.linger(&tcp).await;
                 }
             }
@@ -212,7 +212,8 @@ impl Listener {
         }
     }
 
-    async fn http1(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) {
+    /// Whether all that was to be said was said, so that it is worth waiting until it was heard.
+    async fn http1(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) -> bool {
         let head_bytes_max = usize::try_from(self.limits.head_bytes_max).unwrap_or(usize::MAX);
         let mut builder = http1::Builder::new();
         builder
@@ -228,7 +229,12 @@ impl Listener {
                 serving.await
             }
         };
+        // What is not even a request got its answer, too.
+        let answered = result
+            .as_ref()
+            .map_or_else(hyper::Error::is_parse, |()| true);
         log_end(result);
+        answered
     }
 
     async fn http2(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) {

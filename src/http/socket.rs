@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::Notify,
     time::{Sleep, sleep},
@@ -91,16 +91,15 @@ impl Connection {
         while !self.streaming.load(Ordering::Acquire) {
             self.stream_begun.notified().await;
         }
-        loop {
-            match tcp.ready(Interest::READABLE).await {
-                Ok(ready) if !ready.is_read_closed() => {}
+        while tcp.readable().await.is_ok() {
+            // After a stream nothing is read from the connection any more, so whatever comes is dropped here: a FIN
+            // behind more bytes than the socket holds would never arrive.
+            let mut dropped = [0; 4_096];
+            match tcp.try_read(&mut dropped) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 _ => return,
             }
-            // Unread bytes would keep the socket ready for ever: forget that it is, until something new comes. After a
-            // stream nothing is read from the connection any more.
-            let _ = tcp.try_io(Interest::READABLE, || {
-                Err::<(), _>(io::ErrorKind::WouldBlock.into())
-            });
         }
     }
 }

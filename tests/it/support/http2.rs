@@ -17,7 +17,7 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 pub(crate) struct Client {
     pub(crate) requests: SendRequest<BoxBody<Bytes, Infallible>>,
     connection: JoinHandle<()>,
-    authority: String,
+    pub(crate) authority: String,
 }
 
 impl Client {
