@@ -1,7 +1,10 @@
 //! The accept loop: a connection cap with a reserve, deadlines, HTTP/1.1, HTTP/1.0 and HTTP/2 with prior knowledge.
 //! (`axum::serve` sets no header timeout and no bounds of HTTP/2.)
 
-use super::socket::{Connection, Socket};
+use super::{
+    socket::{Connection, Socket},
+    stall,
+};
 use crate::config::ServerConfig;
 use axum::{Router, body::Body, http::Request, response::Response};
 use bytes::Bytes;
@@ -239,7 +242,10 @@ impl Listener {
 
     async fn http2(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) {
         let head_bytes_max = u32::try_from(self.limits.head_bytes_max).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(Tracked(self.tasks.clone()));
+        let mut builder = http2::Builder::new(Tracked {
+            tasks: self.tasks.clone(),
+            write_timeout: self.limits.write_timeout,
+        });
         builder
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
@@ -278,13 +284,16 @@ impl Service<Request<Incoming>> for Requests {
     }
 }
 
-/// Spawns hyper's HTTP/2 streams where a drain waits for them.
+/// Spawns hyper's HTTP/2 streams where a drain waits for them, and ends those whose client takes nothing.
 #[derive(Clone)]
-struct Tracked(TaskTracker);
+struct Tracked {
+    tasks: TaskTracker,
+    write_timeout: Duration,
+}
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.tasks.spawn(stall::run(future, self.write_timeout));
     }
 }
 

@@ -13,6 +13,7 @@ mod query;
 mod refusal;
 mod results;
 mod socket;
+mod stall;
 mod subscribe;
 
 use crate::{

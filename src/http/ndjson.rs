@@ -9,6 +9,7 @@ use super::{
     problem::{self, Problem},
     publish::{append_problem, conflict, json_problem},
     results::{Results, ResultsReader},
+    stall,
 };
 use crate::{
     event::Draft,
@@ -83,7 +84,7 @@ pub(super) fn respond(app: &Arc<App>, body: Body, answers: Answers) -> Response 
             HeaderValue::from_static("no-store, no-transform"),
         ),
     ];
-    (headers, Body::from_stream(stream)).into_response()
+    (headers, Body::from_stream(stall::noted(stream))).into_response()
 }
 
 struct Session {

@@ -1,6 +1,6 @@
 //! A connection's socket as hyper sees it, and what its streams need to know of it.
 
-use super::refusal;
+use super::{refusal, stall};
 use axum::{body::Body, http::Version};
 use bytes::{Buf, Bytes};
 use hyper_util::rt::TokioIo;
@@ -49,15 +49,15 @@ impl Connection {
         }
     }
 
-    /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent; in
-    /// HTTP/1 the stream has the connection for itself, and waits here for the socket.
+    /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent, and
+    /// [`stall`] how long; in HTTP/1 the stream has the connection for itself, and waits here for the socket.
     pub(super) fn stream_body(
         self: &Arc<Self>,
         stream: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
         version: Version,
     ) -> Body {
         if version >= Version::HTTP_2 {
-            return Body::from_stream(stream);
+            return Body::from_stream(stall::noted(stream));
         }
         let this = Arc::clone(self);
         this.streaming.store(true, Ordering::Release);

@@ -411,6 +411,28 @@ async fn a_client_that_never_reads_its_results_is_ended() {
 }
 
 #[tokio::test]
+async fn nor_does_one_over_http2_stay() {
+    let mut hub = Witness::with(|config| {
+        config.publish.results_bytes_max = 64 << 10;
+        config.server.write_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let mut client = Client::connect(&hub).await;
+    let (lines, answer) = client.post("/publish", &[NDJSON]).await;
+    let part = Bytes::from("x\n".repeat(1_000));
+    let flood = async { while lines.send(part.clone()).await.is_ok() {} };
+    timeout(DEADLINE, flood).await.expect("ended in time");
+    let body = answer.into_body().collect().await;
+    assert!(
+        body.is_err(),
+        "what is left of the results does not look whole"
+    );
+    assert_eq!(client.get("/healthz").await.status(), 200);
+    hub.unharmed("unread results").await;
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_answers_whole_lines_and_says_why_it_ends() {
     let hub = TestServer::start().await;
     let mut stream = hub.subscribe("/topics/a").await;

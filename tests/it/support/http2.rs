@@ -9,31 +9,33 @@ use hyper::{
     client::conn::http2::{SendRequest, handshake},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::convert::Infallible;
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use std::{convert::Infallible, net::Shutdown};
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 /// One connection.
 pub(crate) struct Client {
     pub(crate) requests: SendRequest<BoxBody<Bytes, Infallible>>,
-    connection: JoinHandle<()>,
+    /// Its socket once more.
+    tcp: std::net::TcpStream,
     pub(crate) authority: String,
 }
 
 impl Client {
     pub(crate) async fn connect(server: &TestServer) -> Self {
-        let io = TokioIo::new(server.connect().await);
+        let tcp = server.connect().await.into_std().unwrap();
+        let io = TokioIo::new(TcpStream::from_std(tcp.try_clone().unwrap()).unwrap());
         let (requests, connection) = handshake(TokioExecutor::new(), io).await.unwrap();
         #[expect(
             clippy::disallowed_methods,
-            reason = "it is aborted in `cut`, or ends with the runtime"
+            reason = "it ends with the connection, or with the runtime"
         )]
-        let connection = tokio::spawn(async move {
+        tokio::spawn(async move {
             let _ = connection.await;
         });
         Self {
             requests,
-            connection,
+            tcp,
             authority: server.address.to_string(),
         }
     }
@@ -73,7 +75,7 @@ impl Client {
 
     /// Closes the connection without a word.
     pub(crate) fn cut(self) {
-        self.connection.abort();
+        self.tcp.shutdown(Shutdown::Both).unwrap();
     }
 }
 
