@@ -147,7 +147,8 @@ impl Listener {
                     answered = self.http1(socket, &connection) => answered,
                     () = connection.client_gone(&tcp) => false,
                 };
-                if answered {
+                // Of a stream's client nothing is unread, and a drain need not wait for it to close.
+                if answered && !connection.is_streaming() {
                     self.linger(&tcp).await;
                 }
             }

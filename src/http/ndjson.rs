@@ -280,6 +280,7 @@ fn line_bytes_max(event_bytes_max: usize) -> usize {
     event_bytes_max.saturating_mul(6).saturating_add(16 << 10) // 16 KiB for names and ids
 }
 
+#[derive(Clone, Copy)]
 enum Line<'a> {
     Whole(&'a [u8]),
     /// Its end came, but it was longer than any event may be.

@@ -79,6 +79,11 @@ impl Connection {
         })
     }
 
+    /// Whether a stream has the connection for itself, or had it.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.streaming.load(Ordering::Acquire)
+    }
+
     async fn flushed_since(&self, seen: u64) {
         while self.flushes.load(Ordering::Acquire) == seen {
             self.flushed.notified().await;
@@ -88,7 +93,7 @@ impl Connection {
     /// Waits until a stream has the connection, and then until the client is gone: by FIN or RST, whatever bytes it
     /// sent before. (hyper sees neither behind bytes that nobody reads.)
     pub(super) async fn client_gone(&self, tcp: &TcpStream) {
-        while !self.streaming.load(Ordering::Acquire) {
+        while !self.is_streaming() {
             self.stream_begun.notified().await;
         }
         while tcp.readable().await.is_ok() {
@@ -160,7 +165,7 @@ impl Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<Option<usize>>> {
-        if self.instead.is_none() && !self.connection.streaming.load(Ordering::Acquire) {
+        if self.instead.is_none() && !self.connection.is_streaming() {
             self.instead = refusal::in_place_of(bytes);
         }
         let Some(mut instead) = self.instead.take() else {

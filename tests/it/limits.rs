@@ -1,11 +1,6 @@
 //! Limits: of size, of time, and of the number of connections.
 
-use crate::support::{
-    server::{Answer, TestServer},
-    stream::{DEADLINE, Stream},
-    wait::wait_until,
-    witness::Witness,
-};
+use crate::support::{server::Answer, stream::DEADLINE, witness::Witness};
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -278,7 +273,7 @@ async fn a_path_beyond_what_any_head_may_have() {
 /// Requests whose parts disagree on where they end, with another one hidden behind.
 #[tokio::test]
 async fn a_request_that_contradicts_itself_hides_no_other() {
-    let mut hub = Witness::start().await;
+    let mut hub = Witness::with(|config| config.server.head_timeout = SHORT).await;
     let hidden =
         "POST /topics/hidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\nhidden";
     let length = format!("Content-Length: {}\r\n", hidden.len() + 5);
@@ -381,9 +376,7 @@ async fn a_request_that_contradicts_itself_hides_no_other() {
         hub.raw(raw.as_bytes()).await.starts_with(b"HTTP/1.1 400 "),
         "HTTP/1.0 has no chunks"
     );
-    let raw = format!(
-        "POST /topics/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
-    );
+    let raw = "POST /topics/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
     assert!(
         hub.raw(raw.as_bytes()).await.starts_with(b"HTTP/1.1 415 "),
         "compressed"
@@ -394,7 +387,7 @@ async fn a_request_that_contradicts_itself_hides_no_other() {
 
 #[tokio::test]
 async fn garbage_after_a_request() {
-    let mut hub = Witness::start().await;
+    let mut hub = Witness::with(|config| config.server.head_timeout = SHORT).await;
     let request = "POST /topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
     for garbage in [
         "\0\0\0\0",
@@ -419,92 +412,5 @@ async fn garbage_after_a_request() {
     let last = request.replace("Host", "Connection: close\r\nHost");
     let said = String::from_utf8(hub.raw(format!("{request}{last}").as_bytes()).await).unwrap();
     assert_eq!(said.matches("HTTP/1.1 201 ").count(), 2, "{said}");
-    hub.stop().await;
-}
-
-/// Opens a stream that may be turned away.
-async fn try_stream(hub: &TestServer) -> Stream {
-    let stream = hub.subscribe("/topics/a").await;
-    assert_eq!(
-        stream.status(),
-        200,
-        "an error status would end an EventSource for ever"
-    );
-    stream
-}
-
-#[tokio::test]
-async fn a_hub_without_room_says_when_to_come_back() {
-    let hub = TestServer::with(|config| config.server.connections_max = 3).await;
-    let mut streams = Vec::new();
-    for _ in 0..3 {
-        let mut stream = try_stream(&hub).await;
-        stream.until(": tidings\n").await;
-        streams.push(stream);
-    }
-    for _ in 0..100 {
-        let mut away = try_stream(&hub).await;
-        let told = away.rest().await;
-        assert_eq!(told.len(), 1, "{}", away.text);
-        assert_eq!(
-            (told[0].event.as_str(), told[0].data.as_str()),
-            ("tidings.close", r#"{"reason":"overloaded"}"#)
-        );
-        assert_eq!(told[0].id, "");
-        let retry = away
-            .text
-            .strip_prefix("retry: ")
-            .and_then(|text| text.split_once('\n'))
-            .unwrap()
-            .0;
-        assert!(
-            (1_000..=10_000).contains(&retry.parse::<u32>().unwrap()),
-            "{}",
-            away.text
-        );
-    }
-    for (method, path) in [
-        ("POST", "/topics/a"),
-        ("GET", "/readyz"),
-        ("GET", "/"),
-        ("HEAD", "/topics/a"),
-        ("DELETE", "/events"),
-    ] {
-        let answer = hub.ask(method, path, &[], b"x".to_vec()).await;
-        assert_eq!(answer.status, 503, "{method} {path}");
-        assert!(
-            answer
-                .header("retry-after")
-                .unwrap()
-                .parse::<u32>()
-                .unwrap()
-                > 0
-        );
-        if method != "HEAD" {
-            assert_eq!(answer.problem(), "overloaded");
-        }
-    }
-    assert_eq!(hub.get("/healthz", &[]).await.status, 200, "it lives");
-    // A connection that is beyond the cap and idle does not stay there; meanwhile the others are served.
-    let mut idle = hub.connect().await;
-    drop(streams.pop());
-    let resumed = async {
-        loop {
-            let answer = hub.post("/topics/a", &[], "room again").await;
-            if answer.status == 201 {
-                break;
-            }
-            assert_eq!(answer.status, 503);
-        }
-    };
-    timeout(DEADLINE, resumed)
-        .await
-        .expect("room again in time");
-    for stream in &mut streams {
-        assert_eq!(stream.next().await.data, "room again");
-    }
-    assert_eq!(rest(&mut idle).await, b"");
-    drop(streams);
-    wait_until("the streams are gone", || hub.server.hub().feeds() == 0).await;
     hub.stop().await;
 }

@@ -1,6 +1,9 @@
 //! A hub with a reader of everything, to show that what was refused harmed nothing and left nothing.
 
-use super::{server::TestServer, stream::Stream};
+use super::{
+    server::{Answer, TestServer},
+    stream::Stream,
+};
 use std::ops::Deref;
 use tidings::config::Config;
 
@@ -60,4 +63,30 @@ impl Deref for Witness {
     fn deref(&self) -> &TestServer {
         &self.server
     }
+}
+
+/// What a request is answered: its status, kind of problem, and words that its detail has.
+pub(crate) type Expected<'a> = (u16, &'a str, &'a str);
+
+/// Checks a problem, and what all problems have.
+pub(crate) fn check(answer: &Answer, (status, kind, words): Expected<'_>, request: &str) {
+    assert_eq!(answer.status, status, "{request}: {answer:?}");
+    assert_eq!(answer.problem(), kind, "{request}: {answer:?}");
+    let json = answer.json();
+    let detail = json["detail"].as_str().unwrap();
+    assert!(
+        detail.contains(words),
+        "{request}: {detail:?} without {words:?}"
+    );
+    assert!(
+        detail.len() < 600,
+        "{request}: repeats too much of the request"
+    );
+    let vary = answer.header("vary").unwrap_or_default();
+    assert_eq!(vary.to_ascii_lowercase(), "accept, origin", "{request}");
+    assert_eq!(
+        answer.header("cache-control"),
+        Some("no-store"),
+        "{request}"
+    );
 }
