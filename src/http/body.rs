@@ -3,22 +3,31 @@
 use super::problem::{self, Problem};
 use axum::{
     body::Body,
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
 };
 use http_body_util::BodyExt;
 use std::time::Duration;
 
-/// Refuses a body that is compressed: nothing here would take it apart.
+/// Refuses a body that is compressed: nothing here would take it apart. (Of a Transfer-Encoding, hyper takes only the
+/// chunks apart.)
 pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Problem> {
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            Err(Problem::new(
-                &problem::MEDIA_TYPE,
-                "the hub takes no Content-Encoding; send the body as it is",
-            ))
+    for (name, plain) in [
+        (header::CONTENT_ENCODING, "identity"),
+        (header::TRANSFER_ENCODING, "chunked"),
+    ] {
+        let is_plain =
+            |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(plain.as_bytes());
+        if !headers.get_all(&name).iter().all(is_plain) {
+            let title = if plain == "chunked" {
+                "Transfer-Encoding but chunked"
+            } else {
+                "Content-Encoding"
+            };
+            let detail = format!("the hub takes no {title}; send the body as it is");
+            return Err(Problem::new(&problem::MEDIA_TYPE, detail));
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Reads a whole body, refusing one that is too large as soon as that is known.

@@ -66,6 +66,10 @@ impl Rules {
 
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let rules = &app.browser;
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        let detail = "the request has several Host headers";
+        return Problem::new(&problem::REQUEST, detail).into_response();
+    }
     if rules.loopback_only
         && let Some(host) = host(request.headers(), request.uri())
         && !rules.knows_host(host)

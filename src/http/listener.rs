@@ -51,9 +51,16 @@ const HTTP2_STREAMS_MAX: u32 = 256;
 /// Silence after which an HTTP/2 connection is pinged, and how long the answer may take.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
-/// A connection that the hub closes is read for so long and so much, so that a client that is still sending gets the
-/// answer and not a reset.
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 8 << 20); // 8 MiB
+/// A connection that the hub closes is read on for so long, so that a client that sends all of a body before it reads
+/// gets the answer and not a reset; and for so long once nothing comes, or the hub goes down.
+const LINGER: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(2));
+
+/// What is read at once of such a connection, in bytes.
+const LINGER_BYTES: usize = 64 << 10; // 64 KiB
+
+/// Silence after which TCP asks whether the other machine is still there. (A stream has its keepalive comments, but an
+/// NDJSON request may be silent both ways for hours.) It is gone if no answer comes within the write timeout.
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// A hub's door: accepts connections and serves them.
 #[derive(Clone)]
@@ -101,9 +108,9 @@ impl Listener {
     }
 
     fn connections_max(&self) -> usize {
-        let asked = usize::try_from(self.limits.connections_max).unwrap_or(usize::MAX / 4);
+        let asked = usize::try_from(self.limits.connections_max).unwrap_or(usize::MAX);
         if asked > 0 {
-            return asked.min(usize::MAX / 4);
+            return asked.min(Semaphore::MAX_PERMITS - RESERVE);
         }
         let files = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(1_024, |(soft, _)| soft);
         let free = files
@@ -141,12 +148,13 @@ impl Listener {
                 // Boxed, so that an HTTP/1 connection does not take the room of both.
                 Box::pin(self.http2(socket, &connection)).await;
             } else {
-                let gone = tokio::select! {
-                    () = self.http1(socket, &connection) => false,
-                    () = connection.client_gone(&tcp) => true,
+                let answered = tokio::select! {
+                    answered = self.http1(socket, &connection) => answered,
+                    () = connection.client_gone(&tcp) => false,
                 };
-                if !gone {
-                    linger(&tcp).await;
+                // Of a stream's client nothing is unread, and a drain need not wait for it to close.
+                if answered && !connection.is_streaming() {
+                    self.linger(&tcp).await;
                 }
             }
         };
@@ -168,7 +176,42 @@ impl Listener {
         tcp.set_nodelay(true)?;
         let socket = socket2::SockRef::from(tcp);
         socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(TCP_KEEPALIVE)
+            .with_interval(TCP_KEEPALIVE / 4);
+        socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(self.limits.write_timeout))
+    }
+
+    /// Says that nothing more will be sent, and reads on for a while.
+    async fn linger(&self, tcp: &TcpStream) {
+        if socket2::SockRef::from(tcp)
+            .shutdown(std::net::Shutdown::Write)
+            .is_err()
+        {
+            return;
+        }
+        let (most, silence) = LINGER;
+        // Allocated, so that connections that do not linger do not carry it.
+        let mut part = Vec::with_capacity(LINGER_BYTES);
+        let read_on = async {
+            while let Ok(Ok(())) = timeout(silence, tcp.readable()).await {
+                part.clear();
+                match tcp.try_read_buf(&mut part) {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => return,
+                }
+            }
+        };
+        let going_down = async {
+            self.drain.cancelled().await;
+            sleep(silence).await;
+        };
+        tokio::select! {
+            _ = timeout(most, read_on) => {}
+            () = going_down => {}
+        }
     }
 
     fn requests(&self, connection: &Arc<Connection>) -> Requests {
@@ -178,7 +221,8 @@ impl Listener {
         }
     }
 
-    async fn http1(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) {
+    /// Whether all that was to be said was said, so that it is worth waiting until it was heard.
+    async fn http1(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) -> bool {
         let head_bytes_max = usize::try_from(self.limits.head_bytes_max).unwrap_or(usize::MAX);
         let mut builder = http1::Builder::new();
         builder
@@ -194,12 +238,17 @@ impl Listener {
                 serving.await
             }
         };
+        // What is not even a request got its answer, too.
+        let answered = result
+            .as_ref()
+            .map_or_else(hyper::Error::is_parse, |()| true);
         log_end(result);
+        answered
     }
 
     async fn http2(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) {
         let head_bytes_max = u32::try_from(self.limits.head_bytes_max).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(Streams {
+        let mut builder = http2::Builder::new(Tracked {
             tasks: self.tasks.clone(),
             write_timeout: self.limits.write_timeout,
         });
@@ -241,16 +290,16 @@ impl Service<Request<Incoming>> for Requests {
     }
 }
 
-/// Spawns hyper's HTTP/2 streams where a drain waits for them, and ends those that stall.
+/// Spawns hyper's HTTP/2 streams where a drain waits for them, and ends those whose client takes nothing.
 #[derive(Clone)]
-struct Streams {
+struct Tracked {
     tasks: TaskTracker,
     write_timeout: Duration,
 }
 
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        self.tasks.spawn(stall::watched(stream, self.write_timeout));
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
+    fn execute(&self, future: F) {
+        self.tasks.spawn(stall::run(future, self.write_timeout));
     }
 }
 
@@ -273,24 +322,6 @@ async fn first_bytes(tcp: &TcpStream) -> Option<(Bytes, bool)> {
             return Some((read.into(), http2));
         }
     }
-}
-
-/// Says that nothing more will be sent, and reads on for a while.
-async fn linger(tcp: &TcpStream) {
-    let _ = socket2::SockRef::from(tcp).shutdown(std::net::Shutdown::Write);
-    let (time, mut bytes) = LINGER;
-    let mut part = [0; 4_096];
-    let drained = async {
-        while bytes > 0 && tcp.readable().await.is_ok() {
-            match tcp.try_read(&mut part) {
-                Ok(0) => return,
-                Ok(count) => bytes = bytes.saturating_sub(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    };
-    let _ = timeout(time, drained).await;
 }
 
 /// Whether an error of `accept` is about the connection that was to be accepted.

@@ -10,6 +10,7 @@ mod pages;
 pub mod problem;
 mod publish;
 mod query;
+mod refusal;
 mod results;
 mod socket;
 mod stall;

@@ -9,10 +9,11 @@ use super::{
     problem::{self, Problem},
     publish::{append_problem, conflict, json_problem},
     results::{Results, ResultsReader},
+    stall,
 };
 use crate::{
     event::Draft,
-    ingest::json::{self, JsonError},
+    ingest::json::{self, JsonError, Place},
     log::{AppendError, Outcome},
     topic::Topic,
 };
@@ -23,7 +24,7 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use serde_json::json;
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Lines gathered for one append, at the most.
@@ -66,7 +67,11 @@ pub(super) fn respond(app: &Arc<App>, body: Body, answers: Answers) -> Response 
     app.tasks.spawn(session.run(body));
     let stream = async_stream::stream! {
         while let Some(piece) = reader.next().await {
-            yield Ok::<_, Infallible>(piece);
+            let ended = piece.is_err();
+            yield piece;
+            if ended {
+                return;
+            }
         }
     };
     let headers = [
@@ -79,7 +84,7 @@ pub(super) fn respond(app: &Arc<App>, body: Body, answers: Answers) -> Response 
             HeaderValue::from_static("no-store, no-transform"),
         ),
     ];
-    (headers, Body::from_stream(stream)).into_response()
+    (headers, Body::from_stream(stall::noted(stream))).into_response()
 }
 
 struct Session {
@@ -115,8 +120,10 @@ impl Group {
 /// Why no more lines are read.
 #[derive(PartialEq, Eq)]
 enum End {
-    /// The body ended properly, was cut off, or nobody is there any more.
+    /// The body ended properly.
     Input,
+    /// It did not: whatever line was begun is not one. Most often nobody is there any more to be told.
+    CutOff,
     Draining,
 }
 
@@ -147,7 +154,7 @@ impl Session {
                     under_way.set(None);
                     self.answer(std::mem::take(&mut lines_under_way), outcomes.unwrap_or(Err(AppendError::Unknown)));
                     if !self.room_for_results().await {
-                        return;
+                        return self.results.abort();
                     }
                 }
                 () = drain.cancelled(), if end.is_none() => end = Some(End::Draining),
@@ -155,7 +162,7 @@ impl Session {
                     Some(Ok(frame)) => if let Ok(part) = frame.into_data() {
                         splitter.feed(&part, |line| self.gather(line, &mut gathered));
                     },
-                    Some(Err(_)) => end = Some(End::Input),
+                    Some(Err(_)) => end = Some(End::CutOff),
                     None => {
                         splitter.finish(|line| self.gather(line, &mut gathered));
                         end = Some(End::Input);
@@ -163,11 +170,18 @@ impl Session {
                 },
             }
         }
-        if end == Some(End::Draining) {
-            let problem = Problem::new(
+        let problem = match end {
+            Some(End::Draining) => Some(Problem::new(
                 &problem::DRAINING,
                 "the hub is going down; lines after this one were not read",
-            );
+            )),
+            Some(End::CutOff) => Some(Problem::new(
+                &problem::REQUEST,
+                "the body did not arrive whole; a line that was cut off was not published",
+            )),
+            Some(End::Input) | None => None,
+        };
+        if let Some(problem) = problem {
             self.results
                 .push_line(json!({ "error": problem.to_json() }).to_string());
         }
@@ -185,28 +199,26 @@ impl Session {
 
     fn gather(&mut self, line: Line<'_>, group: &mut Group) {
         self.line += 1;
+        let bounds = self.app.ingest.bounds;
         let parsed = match line {
+            // An empty line asks for nothing and gets no answer.
+            Line::Whole(line) if line.trim_ascii().is_empty() => return,
             Line::Whole(line) => std::str::from_utf8(line)
                 .map_err(|_| JsonError::NotUtf8)
-                .map(|text| text.trim_matches([' ', '\t', '\r']))
-                .and_then(|text| {
-                    if text.is_empty() {
-                        Ok(None)
-                    } else {
-                        Some(json::parse_event(text, self.app.ingest.bounds)).transpose()
-                    }
-                }),
-            Line::TooLong => Err(JsonError::TooLarge(self.app.ingest.bounds.event_bytes_max)),
+                .and_then(|text| json::parse_event(text, bounds)),
+            Line::TooLong => Err(JsonError::TooLarge(bounds.event_bytes_max)),
         };
         match parsed {
-            // An empty line asks for nothing and gets no answer.
-            Ok(None) => {}
-            Ok(Some(draft)) => {
+            Ok(draft) => {
                 group.lines.push((self.line, Ok(draft.topic.clone())));
                 group.bytes += draft.data.len();
                 group.drafts.push(draft);
             }
-            Err(error) => group.lines.push((self.line, Err(json_problem(&error)))),
+            Err(error) => {
+                let begin = Place::line(usize::try_from(self.line).unwrap_or(usize::MAX));
+                let problem = json_problem(&error.moved(begin));
+                group.lines.push((self.line, Err(problem)));
+            }
         }
     }
 
@@ -250,17 +262,16 @@ impl Session {
             .push_line(json!({ "error": problem.with("line", line).to_json() }).to_string());
     }
 
-    /// Waits until unread results are within their bound; false if nobody reads them, which ends the request.
+    /// Waits until unread results are within their bound; false if nobody reads them, which ends the request. A
+    /// reader that is only slow has the whole time again after each piece.
     async fn room_for_results(&self) -> bool {
-        let reading = async {
-            while self.results.bytes() > self.app.results_bytes_max && !self.results.reader_gone() {
-                self.results.taken().await;
+        while self.results.bytes() > self.app.results_bytes_max && !self.results.reader_gone() {
+            let taken = tokio::time::timeout(self.app.write_timeout, self.results.taken());
+            if taken.await.is_err() {
+                return false;
             }
-        };
-        let in_time = tokio::time::timeout(self.app.write_timeout, reading)
-            .await
-            .is_ok();
-        in_time && !self.results.reader_gone()
+        }
+        !self.results.reader_gone()
     }
 }
 
@@ -269,6 +280,7 @@ fn line_bytes_max(event_bytes_max: usize) -> usize {
     event_bytes_max.saturating_mul(6).saturating_add(16 << 10) // 16 KiB for names and ids
 }
 
+#[derive(Clone, Copy)]
 enum Line<'a> {
     Whole(&'a [u8]),
     /// Its end came, but it was longer than any event may be.

@@ -6,7 +6,7 @@ use super::{
 };
 use axum::{
     Router,
-    extract::Path,
+    extract::{Path, rejection::PathRejection},
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -74,7 +74,8 @@ fn asset(kind: &'static str, bytes: impl Into<axum::body::Body>) -> Response {
     (headers, bytes.into()).into_response()
 }
 
-async fn describe(Path(slug): Path<String>) -> Result<Response, Problem> {
+async fn describe(slug: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    let slug = slug.map(|Path(slug)| slug).unwrap_or_default();
     let kind = problem::KINDS.iter().find(|kind| kind.slug == slug);
     let kind = kind.ok_or_else(|| Problem::new(&problem::NOT_FOUND, "no problem has that name"))?;
     Ok(asset(HTML, page(kind)))

@@ -54,6 +54,10 @@ kinds! {
         "Streams are text/event-stream. Send that, or `*/*`, or no Accept header at all.";
     BODY_TIMEOUT = REQUEST_TIMEOUT "body-timeout" "the body did not arrive in time"
         "Between two parts of a body at most `server.body_timeout` may pass.";
+    HEAD_TOO_LARGE = REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large" "the request's first line and headers are too large"
+        "Together they may have `server.head_bytes_max` bytes, in at most 256 headers. A stream of very many topics does with fewer bytes if they have a pattern in common.";
+    URI_TOO_LONG = URI_TOO_LONG "uri-too-long" "the request's path and query are too long"
+        "They may have 65,534 bytes. A stream of very many topics does with fewer bytes if they have a pattern in common.";
     TOO_LARGE = PAYLOAD_TOO_LARGE "too-large" "more than the hub takes"
         "An event's data is at most `publish.event_bytes_max`, a body with a JSON object or array `publish.batch_bytes_max` with at most `publish.batch_events_max` events. Nothing of the request was published.";
     MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE "media-type-unsupported" "the body has a type that the path does not take"
@@ -78,6 +82,15 @@ kinds! {
         "Try again after the Retry-After time, on this node or another.";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "the hub has a bug"
         "The hub's log on stderr says more. Please report it.";
+}
+
+/// A part of a request as its error repeats it: in quotes, and only enough to know it again.
+pub(super) fn quoted(text: &str) -> String {
+    const CHARS: usize = 100;
+    match text.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }
 
 /// An error as its client gets it.

@@ -79,9 +79,7 @@ pub(super) async fn topic(
     )
     .await?;
     if std::str::from_utf8(&data).is_err() {
-        let detail =
-            "the data is not UTF-8, and Server-Sent Events carry nothing else; send it as Base64";
-        return Err(Problem::new(&problem::NOT_UTF8, detail));
+        return Err(json_problem(&JsonError::NotUtf8));
     }
     let data = Bytes::from(data.into_boxed_slice());
     publish_one(
@@ -250,8 +248,8 @@ pub(super) fn conflict(topic: &Topic) -> Problem {
 pub(super) fn json_problem(error: &JsonError) -> Problem {
     let kind = match error {
         JsonError::NotUtf8 => &problem::NOT_UTF8,
-        JsonError::Syntax(_) => &problem::JSON,
-        JsonError::Topic(_) | JsonError::Shape(_) | JsonError::Field(..) => &problem::EVENT,
+        JsonError::Syntax { .. } => &problem::JSON,
+        JsonError::Topic(_) | JsonError::Shape { .. } | JsonError::Field(..) => &problem::EVENT,
         JsonError::TooLarge(_) | JsonError::TooMany(_) => &problem::TOO_LARGE,
     };
     Problem::new(kind, error.to_string())

@@ -1,9 +1,8 @@
 //! The query of a URL: decoded once, every name known, none twice that counts once.
 
-use super::problem::{self, Problem};
+use super::problem::{self, Problem, quoted};
 use crate::config::nearest;
 use percent_encoding::percent_decode_str;
-use std::borrow::Cow;
 
 /// The parameters of a request that nobody has taken yet.
 pub(super) struct Query(Vec<(String, Vec<u8>)>);
@@ -61,7 +60,7 @@ impl Query {
         let wrong = || {
             Problem::new(
                 &problem::PARAMETER,
-                format!("`{name}` takes {what}, not {text:?}"),
+                format!("`{name}` takes {what}, not {}", quoted(&text)),
             )
         };
         read(&text).map(Some).ok_or_else(wrong)
@@ -84,14 +83,13 @@ impl Query {
         let Some((name, _)) = self.0.iter().find(|(name, _)| !name.starts_with('_')) else {
             return Ok(());
         };
-        let shown: Cow<'_, str> = name.chars().take(64).collect::<String>().into();
-        let detail = match nearest(name, known.iter().copied()) {
-            Some(near) => format!("there is no parameter `{shown}` here; did you mean `{near}`?"),
-            None => format!(
-                "there is no parameter `{shown}` here; there are: {}",
-                known.join(", ")
-            ),
+        let shown: String = name.chars().take(64).collect();
+        let rest = match nearest(&shown, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "there are none".to_owned(),
+            None => format!("there are: {}", known.join(", ")),
         };
+        let detail = format!("there is no parameter `{shown}` here; {rest}");
         Err(Problem::new(&problem::UNKNOWN_PARAMETER, detail))
     }
 }

@@ -29,9 +29,20 @@ struct State {
     bytes: usize,
     topics: Vec<Topic>,
     numbers: HashMap<Topic, u32>,
-    finished: bool,
+    end: Option<End>,
     reader_gone: bool,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Finished,
+    Aborted,
+}
+
+/// Results are missing at the end: they were not taken in time.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the results were not read in time")]
+pub(super) struct Aborted;
 
 enum Entry {
     /// `count` events of one topic at rising positions without a hole.
@@ -87,7 +98,19 @@ impl Results {
 
     /// Nothing follows.
     pub(super) fn finish(&self) {
-        self.state().finished = true;
+        self.state().end = Some(End::Finished);
+        self.readable.notify_one();
+    }
+
+    /// Drops what is unread: the reader sees an end that is none, not one that looks whole.
+    pub(super) fn abort(&self) {
+        let mut state = self.state();
+        *state = State {
+            end: Some(End::Aborted),
+            reader_gone: state.reader_gone,
+            ..State::default()
+        };
+        drop(state);
         self.readable.notify_one();
     }
 
@@ -163,7 +186,7 @@ impl State {
         if self.entries.is_empty() {
             // Nothing names a topic any more: forget them, so that many topics stay bounded, too.
             *self = Self {
-                finished: self.finished,
+                end: self.end,
                 reader_gone: self.reader_gone,
                 ..Self::default()
             };
@@ -177,7 +200,7 @@ pub(super) struct ResultsReader(pub(super) Arc<Results>);
 
 impl ResultsReader {
     /// The next piece of lines, or `None` after the last. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<String> {
+    pub(super) async fn next(&mut self) -> Option<Result<String, Aborted>> {
         loop {
             {
                 let mut state = self.0.state();
@@ -185,10 +208,12 @@ impl ResultsReader {
                 if !piece.is_empty() {
                     drop(state);
                     self.0.taken.notify_one();
-                    return Some(piece);
+                    return Some(Ok(piece));
                 }
-                if state.finished {
-                    return None;
+                match state.end {
+                    Some(End::Finished) => return None,
+                    Some(End::Aborted) => return Some(Err(Aborted)),
+                    None => {}
                 }
             }
             self.0.readable.notified().await;
@@ -226,7 +251,7 @@ mod tests {
         results.finish();
         let mut reader = ResultsReader(Arc::clone(&results));
         let mut all = String::new();
-        while let Some(piece) = reader.next().await {
+        while let Some(Ok(piece)) = reader.next().await {
             assert!(piece.len() < PIECE_BYTES + 200);
             all.push_str(&piece);
         }
@@ -246,5 +271,15 @@ mod tests {
         );
         assert_eq!(lines[10_002], r#"{"error":{}}"#);
         assert_eq!(results.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_read_in_time_is_dropped_and_the_end_says_so() {
+        let results = Arc::new(Results::default());
+        results.push_line("{}".to_owned());
+        results.abort();
+        assert_eq!(results.bytes(), 0);
+        let mut reader = ResultsReader(results);
+        assert!(matches!(reader.next().await, Some(Err(Aborted))));
     }
 }

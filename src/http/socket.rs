@@ -1,6 +1,6 @@
 //! A connection's socket as hyper sees it, and what its streams need to know of it.
 
-use super::stall;
+use super::{refusal, stall};
 use axum::{body::Body, http::Version};
 use bytes::{Buf, Bytes};
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::Notify,
     time::{Sleep, sleep},
@@ -49,8 +49,8 @@ impl Connection {
         }
     }
 
-    /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent. In
-    /// HTTP/1 the stream has the connection for itself, and waits here for the socket.
+    /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent, and
+    /// [`stall`] how long; in HTTP/1 the stream has the connection for itself, and waits here for the socket.
     pub(super) fn stream_body(
         self: &Arc<Self>,
         stream: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
@@ -79,6 +79,11 @@ impl Connection {
         })
     }
 
+    /// Whether a stream has the connection for itself, or had it.
+    pub(super) fn is_streaming(&self) -> bool {
+        self.streaming.load(Ordering::Acquire)
+    }
+
     async fn flushed_since(&self, seen: u64) {
         while self.flushes.load(Ordering::Acquire) == seen {
             self.flushed.notified().await;
@@ -88,19 +93,18 @@ impl Connection {
     /// Waits until a stream has the connection, and then until the client is gone: by FIN or RST, whatever bytes it
     /// sent before. (hyper sees neither behind bytes that nobody reads.)
     pub(super) async fn client_gone(&self, tcp: &TcpStream) {
-        while !self.streaming.load(Ordering::Acquire) {
+        while !self.is_streaming() {
             self.stream_begun.notified().await;
         }
-        loop {
-            match tcp.ready(Interest::READABLE).await {
-                Ok(ready) if !ready.is_read_closed() => {}
+        while tcp.readable().await.is_ok() {
+            // After a stream nothing is read from the connection any more, so whatever comes is dropped here: a FIN
+            // behind more bytes than the socket holds would never arrive.
+            let mut dropped = [0; 4_096];
+            match tcp.try_read(&mut dropped) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 _ => return,
             }
-            // Unread bytes would keep the socket ready for ever: forget that it is, until something new comes. After a
-            // stream nothing is read from the connection any more.
-            let _ = tcp.try_io(Interest::READABLE, || {
-                Err::<(), _>(io::ErrorKind::WouldBlock.into())
-            });
         }
     }
 }
@@ -113,6 +117,8 @@ pub(super) struct Socket {
     write_timeout: Duration,
     /// Runs while the socket takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// What goes out in place of what hyper wrote.
+    instead: Option<Bytes>,
 }
 
 impl Socket {
@@ -128,6 +134,7 @@ impl Socket {
             read_before,
             write_timeout,
             stalled: None,
+            instead: None,
         })
     }
 
@@ -150,6 +157,30 @@ impl Socket {
             .get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Sends what stands in place of `bytes`, if anything does, and takes them as sent.
+    fn poll_instead(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        if self.instead.is_none() && !self.connection.is_streaming() {
+            self.instead = refusal::in_place_of(bytes);
+        }
+        let Some(mut instead) = self.instead.take() else {
+            return Poll::Ready(Ok(None));
+        };
+        while instead.has_remaining() {
+            match self.poll_send(cx, |tcp| tcp.try_write(&instead)) {
+                Poll::Ready(sent) => instead.advance(sent?),
+                Poll::Pending => {
+                    self.instead = Some(instead);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(Some(bytes.len())))
     }
 }
 
@@ -184,6 +215,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(count) = ready!(self.poll_instead(cx, bytes))? {
+            return Poll::Ready(Ok(count));
+        }
         self.poll_send(cx, |tcp| tcp.try_write(bytes))
     }
 
@@ -192,6 +226,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [bytes] = parts
+            && let Some(count) = ready!(self.poll_instead(cx, bytes))?
+        {
+            return Poll::Ready(Ok(count));
+        }
         self.poll_send(cx, |tcp| tcp.try_write_vectored(parts))
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     App, accept,
-    problem::{self, Problem},
+    problem::{self, Problem, quoted},
     publish::topic_of,
     query::Query,
     socket::Connection,
@@ -70,8 +70,9 @@ pub(super) async fn events(
         );
         return Err(Problem::new(&problem::FILTER, detail));
     }
-    let filter = Filter::parse(texts.iter().map(String::as_str))
-        .map_err(|(text, error)| Problem::new(&problem::FILTER, format!("{text:?}: {error}")))?;
+    let filter = Filter::parse(texts.iter().map(String::as_str)).map_err(|(text, error)| {
+        Problem::new(&problem::FILTER, format!("{}: {error}", quoted(text)))
+    })?;
     let filter = filter.ok_or_else(|| {
         Problem::new(
             &problem::FILTER,

@@ -1,55 +1,18 @@
 //! Events as JSON objects: `{"topic","data","event","own_id","retry","idempotency_key"}`.
 
 use super::Bounds;
+pub use super::json_error::{JsonError, Place, Refused};
 use crate::{
-    event::{Draft, EventName, FieldError, IdempotencyKey, OwnId, check_retry},
-    topic::{Topic, TopicError},
+    event::{Draft, EventName, IdempotencyKey, OwnId, check_retry},
+    topic::Topic,
 };
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{error::Category, value::RawValue};
-use std::borrow::Cow;
-
-/// Why JSON did not become drafts.
-#[derive(Debug, thiserror::Error)]
-pub enum JsonError {
-    /// Not UTF-8.
-    #[error("the body is not UTF-8")]
-    NotUtf8,
-    /// Not JSON.
-    #[error("not JSON: {0}")]
-    Syntax(String),
-    /// JSON, but not an event: a field too many, missing, or of the wrong type.
-    #[error("not an event: {0}")]
-    Shape(String),
-    /// A topic that is none.
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    /// A field that breaks its rule.
-    #[error("`{0}` {1}")]
-    Field(&'static str, FieldError),
-    /// More data than an event may have, in bytes.
-    #[error("the data is larger than {0} bytes, the most an event may have")]
-    TooLarge(usize),
-    /// More events than an array may have.
-    #[error("the array has more than {0} events, the most it may have")]
-    TooMany(usize),
-}
-
-/// A [`JsonError`], and which event of an array it is about.
-#[derive(Debug)]
-pub struct Refused {
-    /// Counted from 0. `None` if the error is about the whole.
-    pub index: Option<usize>,
-    /// What is wrong.
-    pub error: JsonError,
-}
-
-impl From<JsonError> for Refused {
-    fn from(error: JsonError) -> Self {
-        Self { index: None, error }
-    }
-}
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error as _, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `topic` and `data`")]
@@ -89,15 +52,12 @@ pub fn parse(body: &[u8], bounds: Bounds) -> Result<Parsed, Refused> {
     {
         return Ok(Parsed::One(parse_event(text, bounds)?));
     }
-    // Twice over the text: only the first reading knows the line and column in the whole body.
-    let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| json_error(&error))?;
-    if items.len() > bounds.batch_events_max {
-        return Err(JsonError::TooMany(bounds.batch_events_max).into());
-    }
+    // Twice over the text: only the first reading tells where in the body the JSON ends to be any.
+    let items = items(text, bounds.batch_events_max)?;
     let draft = |(index, item): (usize, &&RawValue)| {
         parse_event(item.get(), bounds).map_err(|error| Refused {
             index: Some(index),
-            error,
+            error: error.moved(Place::of(item.get(), text)),
         })
     };
     Ok(Parsed::Many(
@@ -109,15 +69,57 @@ pub fn parse(body: &[u8], bounds: Bounds) -> Result<Parsed, Refused> {
     ))
 }
 
+/// The items of an array. One that is too long is not read to its end, which could take many times its size.
+fn items(text: &str, count_max: usize) -> Result<Vec<&RawValue>, JsonError> {
+    struct Items(usize);
+
+    impl<'de> Visitor<'de> for Items {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = seq.next_element()? {
+                if items.len() == self.0 {
+                    return Err(A::Error::custom("too many"));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    impl<'de> DeserializeSeed<'de> for Items {
+        type Value = Vec<&'de RawValue>;
+
+        fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+            from.deserialize_seq(self)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(text);
+    let items = Items(count_max).deserialize(&mut json);
+    items
+        .and_then(|items| json.end().map(|()| items))
+        .map_err(|error| match error.is_data() {
+            true => JsonError::TooMany(count_max),
+            false => JsonError::syntax(&error),
+        })
+}
+
 /// Reads one event from the text of a JSON object.
 ///
 /// # Errors
 ///
 /// The first thing that is wrong with it.
 pub fn parse_event(text: &str, bounds: Bounds) -> Result<Draft, JsonError> {
-    let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| json_error(&error))?;
+    let wire: Wire<'_> =
+        serde_json::from_str(text).map_err(|error| JsonError::of_event(&error, text))?;
     let topic = Topic::parse(&wire.topic)?;
-    let data = data_of(wire.data)?;
+    let data = data_of(wire.data).map_err(|error| error.moved(Place::of(wire.data.get(), text)))?;
     if data.len() > bounds.event_bytes_max {
         return Err(JsonError::TooLarge(bounds.event_bytes_max));
     }
@@ -148,23 +150,17 @@ pub fn parse_event(text: &str, bounds: Bounds) -> Result<Draft, JsonError> {
     })
 }
 
-fn json_error(error: &serde_json::Error) -> JsonError {
-    match error.classify() {
-        Category::Data => JsonError::Shape(error.to_string()),
-        Category::Io | Category::Syntax | Category::Eof => JsonError::Syntax(error.to_string()),
-    }
-}
-
 /// A string as it is, any other value as compact JSON.
 fn data_of(value: &RawValue) -> Result<Bytes, JsonError> {
     let text = value.get();
     if text == "null" {
-        return Err(JsonError::Shape(
-            "`data` is null; a string may be empty".to_owned(),
-        ));
+        return Err(JsonError::Shape {
+            what: "`data` is null; a string may be empty".to_owned(),
+            at: Place::default(),
+        });
     }
     if text.starts_with('"') {
-        let text: String = serde_json::from_str(text).map_err(|error| json_error(&error))?;
+        let text: String = serde_json::from_str(text).map_err(|error| JsonError::syntax(&error))?;
         return Ok(Bytes::from(text.into_bytes().into_boxed_slice()));
     }
     Ok(compact(text.as_bytes()))
@@ -217,21 +213,30 @@ mod tests {
 
     #[test]
     fn errors_name_the_place() {
-        let Err(Refused {
-            index: None,
-            error: JsonError::Syntax(text),
-        }) = parse(b"[{\"topic\":\n oops}]", BOUNDS)
-        else {
-            panic!("not a syntax error")
+        let error = |body: &str| {
+            let Refused { index, error } = parse(body.as_bytes(), BOUNDS).err().unwrap();
+            (index, error.to_string())
         };
-        assert!(text.contains("line 2 column 2"), "{text}");
-        let Err(Refused {
-            index: Some(1),
-            error: JsonError::Shape(text),
-        }) = parse(br#"[{"topic":"t","data":1},{"topic":"t","dat":1}]"#, BOUNDS)
-        else {
-            panic!("not a shape error")
-        };
-        assert!(text.contains("`dat`"), "{text}");
+        let (index, text) = error("[{\"topic\":\n oops}]");
+        assert_eq!(index, None);
+        assert!(text.ends_with(" at line 2 column 2"), "{text}");
+        let (index, text) =
+            error("[{\"topic\":\"t\",\"data\":1},\n  {\"topic\":\"t\",\n\"dat\":1}]");
+        assert_eq!(index, Some(1));
+        assert!(
+            text.starts_with("not an event: unknown field `dat`"),
+            "{text}"
+        );
+        assert!(text.ends_with(" at line 3 column 5"), "{text}");
+        let (index, text) = error("[\n  {\"topic\":\"t\", \"data\":\"\\ud800\"}]");
+        assert_eq!(index, Some(0));
+        assert!(text.starts_with("not JSON: "), "{text}");
+        assert!(text.contains(" at line 2 column 31"), "{text}");
+        let (index, text) = error("[1,1,1,1,");
+        assert_eq!(index, None);
+        assert_eq!(
+            text,
+            "the array has more than 3 events, the most it may have"
+        );
     }
 }

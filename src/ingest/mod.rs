@@ -1,6 +1,7 @@
 //! The one door in. Whatever the route, drafts end in [`Ingest::publish`].
 
 pub mod json;
+mod json_error;
 
 use crate::{
     event::Draft,

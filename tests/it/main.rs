@@ -1,16 +1,30 @@
 //! One test binary: a file per promise.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails a test, in helpers as in the tests themselves"
+)]
+
+mod bad_body;
+mod bad_input;
+mod browser_rules;
 mod cli;
 mod clients;
 mod config;
 mod drain;
 mod lag;
+mod limits;
 mod live;
 mod log_contract;
 mod log_model;
 mod log_sqlite;
 mod log_support;
 mod main_job;
+mod ndjson;
+mod overload;
+mod publish;
 mod resume;
+mod rude_clients;
 mod support;
 mod wire;

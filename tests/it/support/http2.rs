@@ -1,0 +1,93 @@
+//! A client of HTTP/2 with prior knowledge.
+
+use super::{server::TestServer, stream::DEADLINE};
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use hyper::{
+    Request, Response,
+    body::{Frame, Incoming},
+    client::conn::http2::{SendRequest, handshake},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{convert::Infallible, net::Shutdown};
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+
+/// One connection.
+pub(crate) struct Client {
+    pub(crate) requests: SendRequest<BoxBody<Bytes, Infallible>>,
+    /// Its socket once more.
+    tcp: std::net::TcpStream,
+    pub(crate) authority: String,
+}
+
+impl Client {
+    pub(crate) async fn connect(server: &TestServer) -> Self {
+        let tcp = server.connect().await.into_std().unwrap();
+        let io = TokioIo::new(TcpStream::from_std(tcp.try_clone().unwrap()).unwrap());
+        let (requests, connection) = handshake(TokioExecutor::new(), io).await.unwrap();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with the connection, or with the runtime"
+        )]
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Self {
+            requests,
+            tcp,
+            authority: server.address.to_string(),
+        }
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Response<Incoming> {
+        let body = http_body_util::Empty::new().boxed();
+        self.send("GET", path, &[], body).await
+    }
+
+    /// A POST whose body is what comes over the channel, until it is closed.
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (mpsc::Sender<Bytes>, Response<Incoming>) {
+        let (parts, body) = mpsc::channel(8);
+        let body = ReceiverStream::new(body).map(|part| Ok(Frame::data(part)));
+        let body = BodyExt::boxed(StreamBody::new(body));
+        (parts, self.send("POST", path, headers, body).await)
+    }
+
+    async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: BoxBody<Bytes, Infallible>,
+    ) -> Response<Incoming> {
+        let uri = format!("http://{}{path}", self.authority);
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = self.requests.send_request(request.body(body).unwrap());
+        timeout(DEADLINE, answer).await.unwrap().unwrap()
+    }
+
+    /// Closes the connection without a word.
+    pub(crate) fn cut(self) {
+        self.tcp.shutdown(Shutdown::Both).unwrap();
+    }
+}
+
+/// Reads until the body has `text` in it.
+pub(crate) async fn until(body: &mut Incoming, read: &mut String, text: &str) {
+    while !read.contains(text) {
+        let frame = timeout(DEADLINE, body.frame()).await.expect("in time");
+        let frame = frame
+            .unwrap_or_else(|| panic!("ended before {text:?}: {read:?}"))
+            .unwrap();
+        if let Ok(data) = frame.into_data() {
+            read.push_str(std::str::from_utf8(&data).unwrap());
+        }
+    }
+}
