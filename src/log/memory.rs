@@ -340,31 +340,27 @@ impl State {
             gap: None,
         };
         let mut matching = self.events.values().filter(|e| filter.matches(&e.topic));
+        let before =
+            |first: Option<&Arc<Event>>| first.map_or(self.head, |e| e.cursor.position - 1);
         match start {
             Start::Cursor(c) if c.epoch == self.epoch && c.position <= self.head => {
                 told_by_page(c.position)
             }
-            Start::Cursor(_) => now(0, Some(StartGap::Epoch)),
-            Start::OwnId(id) => match matching.find(|e| e.own_id.as_ref() == Some(&id)) {
-                Some(event) => told_by_page(event.cursor.position),
-                None => now(0, Some(StartGap::Unknown)),
-            },
-            Start::Since(time_ms) => {
-                let first = self.events.values().find(|e| e.time_ms >= time_ms);
-                let expired = self.losses(filter).any(|removed| removed.since(time_ms));
-                now(
-                    first.map_or(self.head, |event| event.cursor.position - 1),
-                    expired.then_some(StartGap::Expired),
-                )
-            }
-            Start::Earliest => now(0, None),
-            Start::Tail(count) => {
-                let first = count.checked_sub(1).map(|skip| matching.rev().nth(skip));
-                match first {
-                    None => now(self.head, None),
-                    Some(first) => now(first.map_or(0, |e| e.cursor.position - 1), None),
+            Start::Cursor(_) => now(before(matching.next()), Some(StartGap::Epoch)),
+            Start::OwnId(id) => {
+                let found = matching.clone().find(|e| e.own_id.as_ref() == Some(&id));
+                match found {
+                    Some(event) => told_by_page(event.cursor.position),
+                    None => now(before(matching.next()), Some(StartGap::Unknown)),
                 }
             }
+            Start::Since(time_ms) => {
+                let first = matching.find(|e| e.time_ms >= time_ms);
+                let expired = self.losses(filter).any(|removed| removed.since(time_ms));
+                now(before(first), expired.then_some(StartGap::Expired))
+            }
+            Start::Earliest => now(before(matching.next()), None),
+            Start::Tail(count) => now(before(matching.rev().take(count).last()), None),
         }
     }
 }

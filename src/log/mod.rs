@@ -64,7 +64,9 @@ pub trait EventLog: Send + Sync + 'static {
         limits: PageLimits,
     ) -> BoxFuture<'a, Result<Page, ReadError>>;
 
-    /// Finds where a reader starts.
+    /// Finds where a reader starts. Unless it is given, that is right before the first event that will come, or at
+    /// the head if none is kept: so whoever comes back with it as a cursor is not told that older events are
+    /// gone.
     ///
     /// # Errors
     ///
@@ -224,9 +226,9 @@ pub struct Located {
 /// What a start shows to be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartGap {
-    /// A cursor of another epoch, or beyond the head. The place is before the oldest kept event.
+    /// A cursor of another epoch, or beyond the head. The place is before the oldest kept event that matches.
     Epoch,
-    /// An own id that no kept event within the filter has. The place is before the oldest kept event.
+    /// An own id that no kept event within the filter has. The place is before the oldest kept event that matches.
     Unknown,
     /// Events at or after the time asked for were removed.
     Expired,

@@ -556,6 +556,51 @@ laws! {
         }
     }
 
+    /// A stream hands its place out as an id before any event: whoever comes back with that is told of nothing that
+    /// was removed before the start, and gets the same events.
+    async fn a_start_taken_up_again_tells_of_no_gap<E: Engine>() {
+        let (clock, engine) = open_with::<E>(|options| {
+            let age = Limits { age_max_ms: Some(500), ..UNLIMITED };
+            let count = Limits { events_max: Some(3), ..UNLIMITED };
+            options.retention.rules = vec![rule("a", count), rule("gone", age)];
+        });
+        let log = engine.log();
+        for n in 0..12 {
+            put(log, ["a", "b", "gone"][n % 3], &n.to_string()).await;
+            clock.advance(100);
+        }
+        put(log, "a", "12").await;
+        put(log, "b", "13").await;
+        clock.advance(1_000);
+        engine.sweep().await;
+        let head = Cursor { epoch: log.bounds().epoch, position: log.bounds().head };
+        let nobody = Start::OwnId(OwnId::parse("nobody").unwrap());
+        let other_epoch = Start::Cursor(Cursor { epoch: head.epoch ^ 1, ..head });
+        let beyond = Start::Cursor(Cursor { position: head.position + 1, ..head });
+        let starts = [
+            Start::Earliest, Start::Tail(0), Start::Tail(2), Start::Tail(3), Start::Tail(99),
+            Start::Since(0), Start::Since(NEW_YEAR), Start::Since(NEW_YEAR + 250),
+            Start::Since(NEW_YEAR + 1_150), Start::Since(NEW_YEAR + 9_999), nobody, other_epoch, beyond,
+        ];
+        for begin in starts {
+            for (texts, kept) in [
+                (&["a"][..], 3), (&["a", "none"], 3), (&["a/**", "a"], 3), (&["b"], 5),
+                (&["gone"], 0), (&["gone/*", "gone"], 0), (&["none"], 0), (&["none/*"], 0),
+            ] {
+                let filter = filter(texts);
+                let located = log.locate(begin.clone(), &filter).await.unwrap();
+                let events = replay_in(log, located.place, &filter, PAGE).await;
+                assert!(events.gaps.is_empty() && events.events.len() <= kept, "{begin:?} {texts:?}");
+                let cursor = Cursor { position: located.place.position, ..head };
+                let again = log.locate(Start::Cursor(cursor), &filter).await.unwrap();
+                assert_eq!(again.gap, None, "{begin:?} {texts:?}");
+                let again = replay_in(log, again.place, &filter, PAGE).await;
+                assert_eq!(again.gaps, [], "{begin:?} {texts:?} from {cursor:?}");
+                assert_eq!(again.positions(), events.positions());
+            }
+        }
+    }
+
     async fn no_position_is_used_twice<E: Engine>() {
         let (clock, engine) = open_with::<E>(|options| {
             options.retention.default.age_max_ms = Some(1_000);

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{cursor::Cursor, event::Event, topic::Filter};
 use checkpoint::Checkpointer;
+use locate::Search;
 use lock::DirLock;
 use reader::Readers;
 use rusqlite::Connection;
@@ -91,6 +92,12 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// There is none.
+    #[error("there is no {}; check the data directory", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
     },
     /// A later version of the hub made it.
     #[error(
@@ -258,6 +265,11 @@ impl SqliteLog {
 ///
 /// [`OpenError`]: each says what to do.
 pub fn new_epoch(dir: &Path) -> Result<(u64, u64), OpenError> {
+    let path = dir.join(FILE);
+    // Before anything is made: a new log has a new epoch anyway, and the one that was meant would keep its own.
+    if !path.exists() {
+        return Err(OpenError::Missing { path });
+    }
     let (_lock, path) = enter(dir)?;
     let conn = schema::connect(&path, Durability::Sync)?;
     let failed = |error| schema::classify(&path, error);
@@ -373,8 +385,8 @@ impl EventLog for SqliteLog {
         filter: &'a Arc<Filter>,
     ) -> BoxFuture<'a, Result<Located, ReadError>> {
         let filter = Arc::clone(filter);
-        let locate = move |reader: &mut _| locate::locate(reader, start, &filter);
-        Box::pin(self.shared.readers.run(locate))
+        let step = move |search: Search, reader: &mut _| search.step(reader, &filter);
+        Box::pin(self.shared.readers.run_steps(Search::Begin(start), step))
     }
 
     fn oldest<'a>(
@@ -382,11 +394,11 @@ impl EventLog for SqliteLog {
         filter: &'a Arc<Filter>,
     ) -> BoxFuture<'a, Result<Option<Cursor>, ReadError>> {
         let (filter, epoch) = (Arc::clone(filter), self.shared.epoch);
-        let oldest = move |reader: &mut _| {
-            let oldest = locate::oldest(reader, &filter)?;
+        let step = move |after, reader: &mut _| locate::oldest(after, reader, &filter);
+        Box::pin(async move {
+            let oldest = self.shared.readers.run_steps(0, step).await?;
             Ok(oldest.map(|position| Cursor { epoch, position }))
-        };
-        Box::pin(self.shared.readers.run(oldest))
+        })
     }
 
     fn tail(&self) -> Tail {

@@ -5,6 +5,7 @@ use crate::{log::ReadError, topic::Topic};
 use rusqlite::Connection;
 use std::{
     collections::HashMap,
+    ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
@@ -68,6 +69,22 @@ impl Readers {
             Err(error) => {
                 tracing::error!(%error, "a read did not come to its end");
                 Err(ReadError::Unavailable)
+            }
+        }
+    }
+
+    /// Runs what may be long in steps, each in its turn, so that it neither keeps a connection from others
+    /// nor goes on when nobody waits for it any more.
+    pub(super) async fn run_steps<S: Send + 'static, T: Send + 'static>(
+        self: &Arc<Self>,
+        mut state: S,
+        step: impl Fn(S, &mut Reader) -> rusqlite::Result<ControlFlow<T, S>> + Clone + Send + 'static,
+    ) -> Result<T, ReadError> {
+        loop {
+            let step = step.clone();
+            match self.run(move |reader| step(state, reader)).await? {
+                ControlFlow::Break(done) => return Ok(done),
+                ControlFlow::Continue(next) => state = next,
             }
         }
     }

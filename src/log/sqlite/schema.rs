@@ -170,11 +170,7 @@ fn prepare(conn: &Connection, version: i64, durability: Durability) -> rusqlite:
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    let synchronous = match durability {
-        Durability::Sync => "FULL",
-        Durability::Os => "NORMAL",
-    };
-    conn.pragma_update(None, "synchronous", synchronous)?;
+    conn.pragma_update(None, "synchronous", synchronous(durability))?;
     conn.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
     // KiB. A whole group fits, so that nothing is written before its commit.
     conn.pragma_update(None, "cache_size", -32_768)?;
@@ -195,6 +191,13 @@ fn prepare(conn: &Connection, version: i64, durability: Durability) -> rusqlite:
     Ok(())
 }
 
+fn synchronous(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "FULL",
+        Durability::Os => "NORMAL",
+    }
+}
+
 fn not_ours() -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
     rusqlite::Error::SqliteFailure(code, Some("made by another program".to_owned()))
@@ -212,12 +215,16 @@ pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Marks the log as in use, after giving it a new epoch if the machine may have lost acknowledged events.
+///
+/// Whatever the durability, that is on the disk before the first event is acknowledged: else the machine could
+/// go down, lose it with the event, and come back to a log that looks closed in good order.
 pub(super) fn start_run(conn: &Connection, durability: Durability) -> rusqlite::Result<()> {
     let boot = boot_id();
     let (sync, clean, last_boot): (bool, bool, String) =
         conn.query_row("SELECT sync, clean, boot FROM meta", [], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;
+    conn.pragma_update(None, "synchronous", synchronous(Durability::Sync))?;
     if !sync && !clean && boot != last_boot {
         tracing::warn!(
             "the machine went down while the log ran with durability \"os\": acknowledged events may be \
@@ -229,11 +236,12 @@ pub(super) fn start_run(conn: &Connection, durability: Durability) -> rusqlite::
         "UPDATE meta SET sync = ?, clean = 0, boot = ?",
         params![durability == Durability::Sync, boot],
     )?;
-    Ok(())
+    conn.pragma_update(None, "synchronous", synchronous(durability))
 }
 
-/// Marks the log as closed in good order.
+/// Marks the log as closed in good order: with that, all that came before it is on the disk.
 pub(super) fn end_run(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "synchronous", synchronous(Durability::Sync))?;
     conn.execute("UPDATE meta SET clean = 1", [])?;
     Ok(())
 }

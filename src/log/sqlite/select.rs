@@ -93,9 +93,10 @@ impl Merge {
         Self::new(conn, topics, after, false)
     }
 
-    /// Downwards from the newest.
-    pub(super) fn down(conn: &Connection, topics: &[i64]) -> rusqlite::Result<Self> {
-        Self::new(conn, topics, -i64::MAX, true)
+    /// Downwards, before a position.
+    pub(super) fn down(conn: &Connection, topics: &[i64], before: u64) -> rusqlite::Result<Self> {
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        Self::new(conn, topics, -before, true)
     }
 
     fn new(conn: &Connection, topics: &[i64], last: i64, down: bool) -> rusqlite::Result<Self> {

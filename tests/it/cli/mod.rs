@@ -288,3 +288,24 @@ fn a_log_in_memory_has_no_epoch_to_renew() {
         stderr(&output)
     );
 }
+
+/// A wrong directory is left as it is: not there, or empty.
+#[test]
+fn where_there_is_no_log_there_is_no_epoch_to_renew() {
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    for wrong in ["empty", "nothing"] {
+        let args = ["log", "new-epoch", "--data-dir", wrong];
+        let output = output(&mut tidings(&args, &dir));
+        assert_eq!(output.status.code(), Some(1), "{wrong}");
+        let told = stderr(&output);
+        let file = std::path::Path::new(wrong).join("log.sqlite");
+        assert!(told.contains(file.to_str().unwrap()), "{told}");
+        assert_eq!(stdout(&output), "");
+    }
+    assert!(!dir.path().join("nothing").exists());
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("empty")).unwrap().count(),
+        0
+    );
+}
