@@ -1,8 +1,8 @@
 //! What only the durable engine promises: over a restart, on a damaged file, within its files' bound.
 
 use crate::log_support::{
-    ManualClock, PAGE, UNLIMITED, after, append, draft, filter, full, kept, keyed, options, put,
-    replay, replay_in, rule, start, try_append,
+    ManualClock, PAGE, UNLIMITED, after, append, draft, filter, full, join_all, kept, keyed,
+    options, put, replay, replay_in, rule, start, try_append,
 };
 use rusqlite::Connection;
 use std::path::Path;
@@ -504,6 +504,32 @@ async fn the_files_stay_within_the_bound() {
     log.close().await;
     let small = size(bench.dir.path());
     assert!(small <= BOUND / 4, "{small}");
+}
+
+/// What is too much since the bound was lowered goes by and by: no publish waits for all of it.
+#[tokio::test]
+async fn a_lowered_bound_does_not_hold_events_up() {
+    let mut bench = Bench::new();
+    bench.durability = Durability::Os;
+    let log = bench.open();
+    for _ in 0..300 {
+        append(
+            &log,
+            (0..200).map(|_| draft("a", &"x".repeat(1_000))).collect(),
+        )
+        .await;
+    }
+    log.close().await;
+    bench.options.retention.bytes_max = 4 << 20;
+    let log = bench.open();
+    let puts = join_all((0..100).map(|_| put(&log, "b", "x"))).await;
+    assert_eq!(puts.len(), 100);
+    put(&log, "b", "x").await;
+    let oldest = log.oldest(&filter(&["a"])).await.unwrap().unwrap();
+    assert!(oldest.position < 30_000, "{oldest:?}");
+    log.sweep().await;
+    log.close().await;
+    assert!(size(bench.dir.path()) <= 4 << 20);
 }
 
 #[tokio::test]

@@ -105,9 +105,19 @@ impl Store {
         Ok(count < LOOK)
     }
 
-    /// Whether the file may not grow any more before something is removed.
-    pub(super) fn is_full(&self) -> rusqlite::Result<bool> {
-        Ok(self.over_whole && self.used_bytes()? > self.pages_bytes_max)
+    /// Whether the file may not grow any more before something is removed: it is beyond its bound, or, if it
+    /// was found far beyond it, beyond the least that it has come down to since.
+    /// If it `may_borrow`, it may grow into what the write-ahead file rarely needs.
+    pub(super) fn is_full(&mut self, may_borrow: bool) -> rusqlite::Result<bool> {
+        if !self.over_whole {
+            return Ok(false);
+        }
+        let used = self.used_bytes()?;
+        let least = self.full_from_bytes.min(used);
+        self.full_from_bytes = least.max(self.pages_bytes_max);
+        let wal = super::wal_bytes_max(&self.options);
+        let borrowed = if may_borrow { wal / 4 } else { 0 };
+        Ok(used > self.full_from_bytes + borrowed)
     }
 
     /// Pages in use.

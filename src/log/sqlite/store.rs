@@ -57,6 +57,8 @@ pub(super) struct Store {
     pub(super) dirty: bool,
     /// Whether the whole log is known to be over its bound.
     pub(super) over_whole: bool,
+    /// See [`Self::is_full`].
+    pub(super) full_from_bytes: u64,
     /// The topic after which the next look at ages begins.
     pub(super) swept_to: i64,
     /// What its pages may take; half of the write-ahead file's bound below that, removing begins.
@@ -91,6 +93,7 @@ impl Store {
             queued: HashSet::new(),
             dirty: false,
             over_whole: false,
+            full_from_bytes: u64::MAX,
             swept_to: 0,
             pages_bytes_max: options.retention.bytes_max.saturating_sub(wal),
             evict_from_bytes: options.retention.bytes_max.saturating_sub(wal + wal / 2),

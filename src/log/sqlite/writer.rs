@@ -31,6 +31,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// the disk gets full can neither move nor make room.
 const CHECKPOINT_BYTES: (u64, u64) = (1 << 21, 1 << 23); // 2 MiB, 8 MiB
 
+/// What events wait at most while other ones go, unless the log would outgrow its files' bound. With a group's own
+/// share of retention it stays below 50 ms.
+const ROOM_WAIT: Duration = Duration::from_millis(20);
+
 /// Between two tries to open the file again, growing from the first to the second.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -200,11 +204,13 @@ impl Writer {
     }
 
     /// The bound on the whole log holds, whatever pours in: so events wait where ever smaller ones have to go
-    /// for ever larger ones.
+    /// for ever larger ones; for longer than [`ROOM_WAIT`] only if the bound could not be kept otherwise.
+    /// They do not wait for what was there before a bound was lowered: that goes by and by.
     fn wait_for_room(&mut self) {
+        let begun = Instant::now();
         while let Some(store) = &mut self.store
             && !self.retention_failed
-            && store.is_full().unwrap_or(false)
+            && store.is_full(begun.elapsed() >= ROOM_WAIT).unwrap_or(false)
         {
             let removal = store.facts.meta.removal;
             let step = store.step();
