@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod config;
 mod drain;
+mod io_error;
 mod lag;
 mod limits;
 mod live;

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, sync_channel},
@@ -20,6 +21,7 @@ pub(crate) struct HubProcess {
     port: u16,
     running: Option<Running>,
     http: reqwest::Client,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 struct Running {
@@ -43,6 +45,7 @@ impl HubProcess {
         fs::write(home.path().join("tidings.toml"), config).expect("a configuration file");
         let mut hub = Self {
             home,
+            environment: Vec::new(),
             port: 0,
             running: None,
             // A connection per request: a kept one may belong to a hub that was killed.
@@ -66,6 +69,11 @@ impl HubProcess {
     /// Starts it again with its data, but on a port that its clients do not know.
     pub(crate) fn start_elsewhere(&mut self) {
         self.start_on(0);
+    }
+
+    /// Gives it a variable from its next start on.
+    pub(crate) fn set_env(&mut self, name: &'static str, value: PathBuf) {
+        self.environment.push((name, value));
     }
 
     /// `kill -9`.
@@ -104,6 +112,11 @@ impl HubProcess {
     /// The hub's address as its clients know it, such as `http://127.0.0.1:41234`.
     pub(crate) fn origin(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The same, for a raw connection.
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// The address of a stream of these topics and patterns, with more parameters as they are.
@@ -184,6 +197,7 @@ impl HubProcess {
             .current_dir(self.home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stderr(log)
             .spawn()
             .expect("the hub's binary");
