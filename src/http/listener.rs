@@ -82,6 +82,8 @@ impl Listener {
     pub async fn accept(self, listener: TcpListener) {
         let cap = self.connections_max();
         let places = Arc::new(Semaphore::new(cap + RESERVE));
+        // Who comes during a drain is told so; the drain does not wait for that.
+        let late = TaskTracker::new();
         loop {
             let next = async {
                 // Beyond the reserve, connections wait in the kernel's queue.
@@ -95,8 +97,12 @@ impl Listener {
             match accepted {
                 Ok((tcp, _)) => {
                     let overloaded = places.available_permits() < RESERVE;
-                    self.tasks
-                        .spawn(self.clone().serve(tcp, Connection::new(overloaded), place));
+                    let mut door = self.clone();
+                    if self.drain.is_cancelled() {
+                        door.tasks = late.clone();
+                    }
+                    let tasks = door.tasks.clone();
+                    tasks.spawn(door.serve(tcp, Connection::new(overloaded), place));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -133,9 +139,12 @@ impl Listener {
             self.drain = CancellationToken::new();
         }
         let serving = async {
-            let Ok(Some((before, http2))) =
-                timeout(self.limits.head_timeout, first_bytes(&tcp)).await
-            else {
+            let first = tokio::select! {
+                first = timeout(self.limits.head_timeout, first_bytes(&tcp)) => first,
+                // A connection that has asked for nothing is not waited for.
+                () = self.drain.cancelled() => return,
+            };
+            let Ok(Some((before, http2))) = first else {
                 return;
             };
             let socket = Socket::new(

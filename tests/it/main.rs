@@ -12,6 +12,7 @@ mod browser_rules;
 mod cli;
 mod clients;
 mod config;
+mod crowd;
 mod drain;
 mod lag;
 mod limits;
