@@ -37,7 +37,7 @@ const FILES_BESIDE: u64 = 64;
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to pause when no more files can be opened.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Unsent bytes that the kernel takes beyond what it sends: what comes after waits in the hub, where it can be bounded.
 const NOT_SENT_BYTES: u32 = 16 << 10; // 16 KiB
@@ -84,6 +84,7 @@ impl Listener {
         let places = Arc::new(Semaphore::new(cap + RESERVE));
         // Who comes during a drain is told so; the drain does not wait for that.
         let late = TaskTracker::new();
+        let mut paused = false;
         loop {
             let next = async {
                 // Beyond the reserve, connections wait in the kernel's queue.
@@ -96,6 +97,7 @@ impl Listener {
             };
             match accepted {
                 Ok((tcp, _)) => {
+                    paused = false;
                     let overloaded = places.available_permits() < RESERVE;
                     let mut door = self.clone();
                     if self.drain.is_cancelled() {
@@ -106,7 +108,9 @@ impl Listener {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections now; trying again");
+                    if !std::mem::replace(&mut paused, true) {
+                        tracing::warn!(%error, "cannot accept connections now; trying again");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -6,6 +6,7 @@ mod body;
 mod browser;
 pub mod listener;
 mod ndjson;
+mod outcome;
 mod pages;
 pub mod problem;
 mod publish;
