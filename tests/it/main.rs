@@ -4,6 +4,7 @@ mod cli;
 mod clients;
 mod config;
 mod drain;
+mod durable;
 mod lag;
 mod live;
 mod log_contract;

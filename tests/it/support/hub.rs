@@ -3,6 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, sync_channel},
@@ -104,6 +105,11 @@ impl HubProcess {
     /// The hub's address as its clients know it, such as `http://127.0.0.1:41234`.
     pub(crate) fn origin(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The same, for a raw connection.
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// The address of a stream of these topics and patterns, with more parameters as they are.
@@ -213,7 +219,8 @@ impl HubProcess {
         self.running.as_ref().expect("a hub that runs")
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// Where its data is.
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.home.path().join("data")
     }
 
@@ -221,7 +228,8 @@ impl HubProcess {
         self.home.path().join("hub.log")
     }
 
-    fn log(&self) -> String {
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 }
