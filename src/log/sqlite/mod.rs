@@ -2,7 +2,7 @@
 //!
 //! In reading order: `schema` is the file; `row` one event in it; `store` the writer's transactions
 //! with `topics`, what it remembers, and `retain`, what it removes; `writer` the thread around it;
-//! `checkpoint` the one beside it. `reader` lends connections; `select`, `page` and `locate` are
+//! `checkpoint` the one beside it. `reserve` is room kept for when the disk is full. `reader` lends connections; `select`, `page` and `locate` are
 //! what they are lent for. `lock` keeps others out.
 
 mod budget;
@@ -11,6 +11,7 @@ mod locate;
 mod lock;
 mod page;
 mod reader;
+mod reserve;
 mod retain;
 mod row;
 mod schema;
@@ -29,7 +30,8 @@ use crate::{cursor::Cursor, event::Event, topic::Filter};
 use checkpoint::Checkpointer;
 use lock::DirLock;
 use reader::Readers;
-use rusqlite::Connection;
+use reserve::Reserve;
+use rusqlite::{Connection, ErrorCode};
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -185,10 +187,11 @@ impl SqliteLog {
     ) -> Result<Self, OpenError> {
         let (lock, path) = enter(dir)?;
         let failed = |error| schema::classify(&path, error);
-        let conn = schema::connect(&path, durability)?;
-        schema::start_run(&conn, durability).map_err(failed)?;
+        let mut store = open_store(&path, durability, &options, |conn| {
+            schema::start_run(conn, durability)
+        })?;
+        store.fit_reserve().map_err(failed)?;
         let wal_bytes_max = wal_bytes_max(&options);
-        let store = Store::new(conn, options.clone()).map_err(failed)?;
         let checkpointer = Checkpointer::spawn(path.clone()).map_err(OpenError::Thread)?;
         let shared = Arc::new(Shared {
             readers: Arc::new(Readers::new(path.clone())),
@@ -277,6 +280,42 @@ fn enter(dir: &Path) -> Result<(DirLock, PathBuf), OpenError> {
     Ok((DirLock::take(dir)?, dir.join(FILE)))
 }
 
+/// Opens the file and does what comes `first`; on a full disk, with the reserve's room.
+fn open_store(
+    path: &Path,
+    durability: Durability,
+    options: &LogOptions,
+    first: impl Fn(&Connection) -> rusqlite::Result<()>,
+) -> Result<Store, OpenError> {
+    let failed = |error| schema::classify(path, error);
+    let mut reserve = Reserve::open(path, reserve_bytes(options)).map_err(|source| {
+        let path = path.with_file_name(reserve::FILE);
+        OpenError::NotWritable { path, source }
+    })?;
+    let begin = |full: bool| {
+        let conn = schema::connect(path, durability)?;
+        if full {
+            // What was written before fits into the main file now, so that its place is free again.
+            checkpoint(&conn, "PASSIVE").map_err(failed)?;
+        }
+        first(&conn).map_err(failed)?;
+        Ok(conn)
+    };
+    let conn = match begin(false) {
+        Err(OpenError::NotWritable { .. }) if reserve.bytes() > 0 => {
+            tracing::warn!("the disk is full: the log opens with the room kept in reserve");
+            reserve.release();
+            begin(true)
+        }
+        begun => begun,
+    }?;
+    Store::new(conn, reserve, options.clone()).map_err(failed)
+}
+
+fn reserve_bytes(options: &LogOptions) -> u64 {
+    reserve::RESERVE_BYTES.min(wal_bytes_max(options))
+}
+
 fn wal_bytes_max(options: &LogOptions) -> u64 {
     (options.retention.bytes_max / 8).clamp(WAL_BYTES.0, WAL_BYTES.1)
 }
@@ -307,11 +346,12 @@ fn close_unchecked(store: &Store) {
     }
 }
 
-/// Whether an error means a full disk where SQLite says something else: its shared memory could not grow.
+/// Whether an error means a full disk. SQLite says something else where its shared memory could not grow.
 fn no_room(error: &rusqlite::Error) -> bool {
-    error
-        .sqlite_error()
-        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    error.sqlite_error().is_some_and(|error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == SQLITE_IOERR_SHMSIZE
+    })
 }
 
 impl Shared {

@@ -66,9 +66,8 @@ impl Store {
     }
 
     /// A step in a transaction of its own.
-    pub(super) fn step(&mut self) -> Result<(), Failure> {
+    pub(super) fn step(&mut self, mut budget: Budget) -> Result<(), Failure> {
         self.transact(|store| {
-            let mut budget = Budget::alone();
             store.retain(&mut budget)?;
             if store.keys_are_due()? {
                 store.drop_keys(&mut budget)?;
@@ -110,28 +109,28 @@ impl Store {
         Ok(self.over_whole && self.used_bytes()? > self.pages_bytes_max)
     }
 
+    /// What the pages take, once all are in the main file.
+    pub(super) fn log_bytes(&self) -> rusqlite::Result<u64> {
+        Ok(self.number("PRAGMA page_count")? * self.number("PRAGMA page_size")?)
+    }
+
+    fn number(&self, sql: &str) -> rusqlite::Result<u64> {
+        self.conn
+            .prepare_cached(sql)?
+            .query_row([], |row| row.get(0))
+    }
+
     /// Pages in use.
     fn used_bytes(&self) -> rusqlite::Result<u64> {
-        let number = |sql| -> rusqlite::Result<u64> {
-            self.conn
-                .prepare_cached(sql)?
-                .query_row([], |row| row.get(0))
-        };
-        let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
-        Ok(pages * number("PRAGMA page_size")?)
+        let pages = self.number("PRAGMA page_count")? - self.number("PRAGMA freelist_count")?;
+        Ok(pages * self.number("PRAGMA page_size")?)
     }
 
     /// If the file is larger than it may be (its bound was lowered), gives some free pages back; gives whether
     /// there is more to do.
     pub(super) fn shrink_some(&mut self) -> rusqlite::Result<bool> {
-        let number = |sql| -> rusqlite::Result<u64> {
-            self.conn
-                .prepare_cached(sql)?
-                .query_row([], |row| row.get(0))
-        };
-        let size = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
-        let free = number("PRAGMA freelist_count")?;
-        if size <= self.pages_bytes_max || free == 0 {
+        let free = self.number("PRAGMA freelist_count")?;
+        if self.log_bytes()? <= self.pages_bytes_max || free == 0 {
             return Ok(false);
         }
         let mut statement = self
