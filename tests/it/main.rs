@@ -5,6 +5,7 @@ mod clients;
 mod config;
 mod drain;
 mod durable;
+mod full_disk;
 mod lag;
 mod live;
 mod log_contract;

@@ -46,6 +46,7 @@ impl Store {
             if self.remove_some(id, budget)? {
                 self.due.pop_front();
                 self.queued.remove(&id);
+                self.done.push(id);
             }
         }
         loop {

@@ -55,6 +55,8 @@ pub(super) struct Store {
     /// Topics that may be over a limit, oldest request first; each once.
     pub(super) due: VecDeque<i64>,
     pub(super) queued: HashSet<i64>,
+    /// Topics that this transaction brought within their limits.
+    pub(super) done: Vec<i64>,
     /// Whether this transaction changed what has to be saved of the facts.
     pub(super) dirty: bool,
     /// Whether the whole log is known to be over its bound.
@@ -97,6 +99,7 @@ impl Store {
             reserve,
             due: VecDeque::new(),
             queued: HashSet::new(),
+            done: Vec::new(),
             dirty: false,
             over_whole: false,
             swept_to: 0,
@@ -149,6 +152,7 @@ impl Store {
     ) -> Result<T, Failure> {
         self.before = self.facts;
         self.dirty = false;
+        self.done.clear();
         let done = self
             .conn
             .execute_batch("BEGIN IMMEDIATE")
@@ -189,6 +193,11 @@ impl Store {
     fn roll_back(&mut self, error: rusqlite::Error, open: bool) -> Failure {
         self.facts = self.before;
         self.topics.clear();
+        for id in self.done.drain(..) {
+            if self.queued.insert(id) {
+                self.due.push_back(id);
+            }
+        }
         // Some errors roll back by themselves.
         let rolled_back = self.conn.is_autocommit() || self.conn.execute_batch("ROLLBACK").is_ok();
         match error.sqlite_error_code() {

@@ -181,7 +181,7 @@ impl Writer {
         };
         let mut done = attempt(store, &group, true);
         if matches!(done, Err(Failure::Full(_)))
-            && let Some(again) = self.rescue(|store| attempt(store, &group, true))
+            && let Some(again) = self.make_room(|store| attempt(store, &group, true))
         {
             done = again;
         }
@@ -327,33 +327,47 @@ impl Writer {
         Ok(())
     }
 
-    /// On a full disk, at most once a tick: gives up the reserve, so that all of the write-ahead file
-    /// fits into the main file and its space is used again; then does the `work`, with what room
-    /// there is. `None` if it did not come to it.
-    fn rescue<T>(
+    /// Does the `work` once more after it found no room. `None` if there was no way to make some.
+    ///
+    /// First with what the write-ahead file has: once all of it is in the main file, its space is used again.
+    /// Then, at most once a tick, with the reserve: without that the write-ahead file may not even fit
+    /// into the main file.
+    fn make_room<T>(
         &mut self,
-        work: impl FnOnce(&mut Store) -> Result<T, Failure>,
+        mut work: impl FnMut(&mut Store) -> Result<T, Failure>,
     ) -> Option<Result<T, Failure>> {
+        let store = self.store.as_mut()?;
+        let _pause = self.checkpointer.pause();
+        if super::wal_bytes(&store.conn).is_ok_and(|(_, rest)| rest > 0)
+            && super::checkpoint(&store.conn, "PASSIVE").is_ok()
+        {
+            let done = work(store);
+            if !matches!(done, Err(Failure::Full(_))) {
+                return Some(done);
+            }
+        }
         let now = Instant::now();
         if now < self.rescue_at {
             return None;
         }
         self.rescue_at = now + TICK;
-        let store = self.store.as_mut()?;
-        let _pause = self.checkpointer.pause();
         store.reserve.release();
-        let done = match super::checkpoint(&store.conn, "PASSIVE") {
-            Ok(()) => Some(work(store)),
-            Err(error) => {
-                tracing::warn!(%error, "the write-ahead file could not be emptied");
-                None
+        // What any of this leaves undone, the next time will do.
+        let emptied = super::checkpoint(&store.conn, "PASSIVE").map_err(Failure::Full);
+        let done = emptied.and_then(|()| {
+            // First what makes room for good: events may come without end.
+            if store.pending() {
+                if let Err(Failure::Unknown(error)) = store.step(Budget::least()) {
+                    return Err(Failure::Unknown(error));
+                }
+                let _ = super::checkpoint(&store.conn, "PASSIVE");
             }
-        };
-        if !matches!(done, Some(Err(Failure::Unknown(_)))) {
-            // What this leaves undone, the next will do.
+            work(store)
+        });
+        if !matches!(done, Err(Failure::Unknown(_))) {
             let _ = super::checkpoint(&store.conn, "PASSIVE").and_then(|()| store.fit_reserve());
         }
-        done
+        Some(done)
     }
 
     /// Keeps the write-ahead file within its bound. The checkpointer works beside, but never reaches the end of
@@ -378,7 +392,7 @@ impl Writer {
             match moved {
                 Ok(()) => {}
                 Err(error) if super::no_room(&error) => {
-                    self.rescue(|_| Ok(()));
+                    self.make_room(|_| Ok(()));
                 }
                 Err(error) => tracing::warn!(%error, "the write-ahead file could not be emptied"),
             }
@@ -401,7 +415,7 @@ impl Writer {
 
     fn stepped(&mut self, mut step: Result<(), Failure>) {
         if matches!(step, Err(Failure::Full(_)))
-            && let Some(again) = self.rescue(|store| store.step(Budget::least()))
+            && let Some(again) = self.make_room(|store| store.step(Budget::least()))
         {
             step = again;
         }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, sync_channel},
     thread,
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A hub with a data directory of its own. It is ended by SIGTERM on drop.
 pub(crate) struct HubProcess {
     home: tempfile::TempDir,
+    data_dir: PathBuf,
     /// The one of the first start, kept over restarts so that clients find it again.
     port: u16,
     running: Option<Running>,
@@ -40,9 +41,15 @@ pub(crate) struct Published {
 impl HubProcess {
     /// Starts a hub with this configuration (TOML; may be empty) on a free port.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_in(config, None)
+    }
+
+    /// The same, with its data elsewhere.
+    pub(crate) fn start_in(config: &str, data_dir: Option<PathBuf>) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         fs::write(home.path().join("tidings.toml"), config).expect("a configuration file");
         let mut hub = Self {
+            data_dir: data_dir.unwrap_or_else(|| home.path().join("data")),
             home,
             port: 0,
             running: None,
@@ -67,6 +74,20 @@ impl HubProcess {
     /// Starts it again with its data, but on a port that its clients do not know.
     pub(crate) fn start_elsewhere(&mut self) {
         self.start_on(0);
+    }
+
+    /// Tries to start it where it cannot; gives what it says. It has to end with exit code 1.
+    pub(crate) fn start_refused(&self) -> String {
+        assert!(self.running.is_none(), "the hub runs");
+        let output = self.command(0).stdin(Stdio::null()).output();
+        let output = output.expect("the hub's binary");
+        let text = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(
+            output.stdout.is_empty() && !text.contains("panicked"),
+            "{text}"
+        );
+        text
     }
 
     /// `kill -9`.
@@ -182,12 +203,8 @@ impl HubProcess {
             .append(true)
             .open(self.log_path())
             .expect("a file for the hub's log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidings"))
-            .arg("--config")
-            .arg(self.home.path().join("tidings.toml"))
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
-            .arg(self.data_dir())
-            .current_dir(self.home.path())
+        let mut child = self
+            .command(port)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -215,13 +232,24 @@ impl HubProcess {
         self.running = Some(Running { pid, exited, port });
     }
 
+    fn command(&self, port: u16) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        command
+            .arg("--config")
+            .arg(self.home.path().join("tidings.toml"))
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+            .arg(self.data_dir())
+            .current_dir(self.home.path());
+        command
+    }
+
     fn running(&self) -> &Running {
         self.running.as_ref().expect("a hub that runs")
     }
 
     /// Where its data is.
-    pub(crate) fn data_dir(&self) -> PathBuf {
-        self.home.path().join("data")
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     fn log_path(&self) -> PathBuf {

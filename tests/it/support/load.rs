@@ -96,6 +96,23 @@ impl Load {
         more(&self.client.delivered, count).await;
     }
 
+    /// Waits until readers got so many events.
+    pub(crate) async fn delivered_at_least(&self, count: usize) {
+        let mut delivered = self.client.delivered.subscribe();
+        let goal = count as u64;
+        delivered.wait_for(|now| *now >= goal).await.unwrap();
+    }
+
+    /// The first so many events of a stream, which must come at once.
+    pub(crate) async fn read_some(&self, path: &str, count: usize) -> Vec<(String, String)> {
+        let is_last = move |events: &[_]| events.len() == count;
+        self.client
+            .clone()
+            .read(path.to_owned(), is_last)
+            .await
+            .events
+    }
+
     /// Tells publishers and readers that they may try again.
     pub(crate) fn started_again(&mut self) {
         self.starts.send_modify(|starts| *starts += 1);
@@ -109,7 +126,8 @@ impl Load {
     /// A reader that resumes until it gets [`END`].
     pub(crate) fn spawn_reader(&self, path: &str) -> impl Future<Output = Received> + use<> {
         let mut task = JoinSet::new();
-        task.spawn(self.client.clone().read(path.to_owned()));
+        let is_last = |events: &[(_, String)]| events.last().is_some_and(|(_, data)| data == END);
+        task.spawn(self.client.clone().read(path.to_owned(), is_last));
         async move { task.join_next().await.unwrap().unwrap() }
     }
 
@@ -293,7 +311,11 @@ impl Client {
         }
     }
 
-    async fn read(mut self, path: String) -> Received {
+    async fn read(
+        mut self,
+        path: String,
+        is_last: impl Fn(&[(String, String)]) -> bool,
+    ) -> Received {
         let (mut events, mut connections) = (Vec::<(String, String)>::new(), 0);
         loop {
             let start = *self.starts.borrow();
@@ -316,12 +338,12 @@ impl Client {
                 for block in mem::replace(&mut text, rest).split_terminator("\n\n") {
                     events.push(message(block));
                     self.delivered.send_modify(|count| *count += 1);
-                }
-                if events.last().is_some_and(|(_, data)| data == END) {
-                    return Received {
-                        events,
-                        connections,
-                    };
+                    if is_last(&events) {
+                        return Received {
+                            events,
+                            connections,
+                        };
+                    }
                 }
             }
             self.started_after(start).await;
