@@ -271,7 +271,7 @@ async fn a_log_without_its_reserve_says_what_to_do() {
     hub.terminate();
     fs::remove_file(disk.join("data/reserve")).unwrap();
     ballast(&disk, "ballast", 1 << 30);
-    let text = hub.start_refused();
+    let text = hub.try_start_again().expect_err("a refusal");
     assert!(text.contains("the room on its disk"), "{text}");
     fs::remove_file(disk.join("ballast")).unwrap();
     hub.start_again();

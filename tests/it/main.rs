@@ -3,6 +3,7 @@
 mod cli;
 mod clients;
 mod config;
+mod damage;
 mod drain;
 mod durable;
 mod full_disk;

@@ -20,6 +20,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod wait;
 mod writer;
 
 use super::{
@@ -41,6 +42,7 @@ use std::{
 };
 use store::Store;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use writer::{Append, Request, Writer};
 
 /// The log's name in its directory.
@@ -160,6 +162,8 @@ struct Shared {
     wal_bytes_max: u64,
     live: Mutex<Live>,
     readers: Arc<Readers>,
+    /// From now on no tail is waited for.
+    closing: CancellationToken,
 }
 
 /// The end of the log, and those who follow it.
@@ -207,6 +211,7 @@ impl SqliteLog {
             }),
             path,
             options,
+            closing: CancellationToken::new(),
         });
         // Some more than can ask for room: closing and sweeping ask for none.
         let (requests, queue) = sync_channel(QUEUE_BATCHES_MAX + 64);
@@ -376,8 +381,18 @@ impl Shared {
         }
         let group: Arc<[_]> = events.into();
         for tail in tails {
-            // One that is gone is forgotten with the next group.
-            let _ = tail.blocking_send(Arc::clone(&group));
+            let send = async {
+                tokio::select! {
+                    biased;
+                    room = tail.reserve() => room.ok(),
+                    () = self.closing.cancelled() => None,
+                }
+            };
+            match wait::block_on(send) {
+                Some(room) => room.send(Arc::clone(&group)),
+                // It is gone, or full while the log closes: it ends before this group.
+                None => self.live().tails.retain(|other| !other.same_channel(tail)),
+            }
         }
     }
 
@@ -388,6 +403,12 @@ impl Shared {
             live.tails.clear();
         }
         self.readers.close();
+    }
+}
+
+impl Drop for SqliteLog {
+    fn drop(&mut self) {
+        self.shared.closing.cancel();
     }
 }
 
@@ -451,6 +472,7 @@ impl EventLog for SqliteLog {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let (reply, done) = oneshot::channel();
+            self.shared.closing.cancel();
             if self.requests.try_send(Request::Close(reply)).is_ok() {
                 // An error means that it was closed already.
                 let _ = done.await;

@@ -48,8 +48,23 @@ impl HubProcess {
     pub(crate) fn start_in(config: &str, data_dir: Option<PathBuf>) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         fs::write(home.path().join("tidings.toml"), config).expect("a configuration file");
-        let mut hub = Self {
-            data_dir: data_dir.unwrap_or_else(|| home.path().join("data")),
+        let data_dir = data_dir.unwrap_or_else(|| home.path().join("data"));
+        let mut hub = Self::new(home, data_dir);
+        hub.start_on(0);
+        hub.port = hub.running().port;
+        hub
+    }
+
+    /// A hub that does not run yet, with its data in that place.
+    pub(crate) fn not_started(data_dir: PathBuf) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        fs::write(home.path().join("tidings.toml"), "").expect("a configuration file");
+        Self::new(home, data_dir)
+    }
+
+    fn new(home: tempfile::TempDir, data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
             home,
             port: 0,
             running: None,
@@ -60,10 +75,7 @@ impl HubProcess {
                 .timeout(PATIENCE)
                 .build()
                 .expect("an HTTP client"),
-        };
-        hub.start_on(0);
-        hub.port = hub.running().port;
-        hub
+        }
     }
 
     /// Starts it again where it was.
@@ -76,18 +88,9 @@ impl HubProcess {
         self.start_on(0);
     }
 
-    /// Tries to start it where it cannot; gives what it says. It has to end with exit code 1.
-    pub(crate) fn start_refused(&self) -> String {
-        assert!(self.running.is_none(), "the hub runs");
-        let output = self.command(0).stdin(Stdio::null()).output();
-        let output = output.expect("the hub's binary");
-        let text = String::from_utf8(output.stderr).expect("UTF-8");
-        assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(
-            output.stdout.is_empty() && !text.contains("panicked"),
-            "{text}"
-        );
-        text
+    /// Starts it again where it was, unless it refuses: it ends with exit code 1 then. Gives what it says.
+    pub(crate) fn try_start_again(&mut self) -> Result<(), String> {
+        self.try_start_on(self.port)
     }
 
     /// `kill -9`.
@@ -197,6 +200,13 @@ impl HubProcess {
     }
 
     fn start_on(&mut self, port: u16) {
+        if let Err(text) = self.try_start_on(port) {
+            panic!("the hub did not start; its log:\n{text}");
+        }
+    }
+
+    fn try_start_on(&mut self, port: u16) -> Result<(), String> {
+        let said = self.log().len();
         assert!(self.running.is_none(), "the hub runs");
         let log = OpenOptions::new()
             .create(true)
@@ -221,6 +231,12 @@ impl HubProcess {
             let _ = send_exit.send(child.wait().expect("its exit status"));
         });
         let line = first_line.recv_timeout(PATIENCE);
+        if let Ok(None) = line {
+            let status = exited.recv_timeout(PATIENCE).expect("its exit status");
+            let text = self.log().split_off(said);
+            assert_eq!(status.code(), Some(1), "{text}");
+            return Err(text);
+        }
         let Ok(Some(Ok(line))) = line else {
             signal("KILL", pid);
             panic!("the hub did not start: {line:?}; its log:\n{}", self.log());
@@ -230,6 +246,7 @@ impl HubProcess {
             .and_then(|port| port.trim_end_matches('/').parse().ok())
             .unwrap_or_else(|| panic!("an unknown first line: {line:?}"));
         self.running = Some(Running { pid, exited, port });
+        Ok(())
     }
 
     fn command(&self, port: u16) -> Command {
