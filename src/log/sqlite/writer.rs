@@ -70,6 +70,8 @@ pub(super) struct Writer {
     retention_failed: bool,
     /// The last group found no room.
     full: bool,
+    /// When the next step of retention may come: in between, events have as much time as the last one took.
+    step_at: Instant,
     /// When the reserve may be used again.
     rescue_at: Instant,
     _lock: DirLock,
@@ -94,6 +96,7 @@ impl Writer {
             tick_at: Instant::now() + TICK,
             retention_failed: false,
             full: false,
+            step_at: Instant::now(),
             rescue_at: Instant::now(),
             _lock: lock,
         }
@@ -136,10 +139,11 @@ impl Writer {
         if let Some(held) = self.held.take() {
             return Ok(held);
         }
-        let wait = match &self.store {
-            Some(store) if store.pending() && !self.retention_failed => Duration::ZERO,
-            _ => self.tick_at.saturating_duration_since(Instant::now()),
+        let until = match &self.store {
+            Some(store) if store.pending() && !self.retention_failed => self.step_at,
+            _ => self.tick_at,
         };
+        let wait = until.saturating_duration_since(Instant::now());
         self.requests.recv_timeout(wait)
     }
 
@@ -409,8 +413,10 @@ impl Writer {
         if !store.pending() || self.retention_failed {
             return;
         }
+        let begun = Instant::now();
         let step = store.step(Budget::alone());
         self.stepped(step);
+        self.step_at = Instant::now() + begun.elapsed();
     }
 
     fn stepped(&mut self, mut step: Result<(), Failure>) {
