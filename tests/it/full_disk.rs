@@ -40,7 +40,7 @@ fn disk(name: &str) -> Option<PathBuf> {
         .args([
             "sh",
             "-c",
-            r#"mount -t tmpfs -o size=24m tmpfs "$0" && exec "$@""#,
+            r#"mount -t tmpfs -o size=40m tmpfs "$0" && exec "$@""#,
         ])
         .arg(disk.path())
         .arg(std::env::current_exe().unwrap())
@@ -161,7 +161,8 @@ async fn kept(load: &Load, hub: &HubProcess) -> Vec<(String, String)> {
 async fn what_finds_no_room_is_refused_and_all_else_goes_on() {
     let name = "full_disk::what_finds_no_room_is_refused_and_all_else_goes_on";
     let Some(disk) = disk(name) else { return };
-    ballast(&disk, "ballast", 8 << 20);
+    // Once it is gone there is room for all that was refused, several times over.
+    ballast(&disk, "ballast", 24 << 20);
     let mut hub = HubProcess::start_in("", Some(disk.join("data")));
     let mut load = Load::new(hub.origin());
     let reader = load.spawn_reader("/events?topic=load/**&since=earliest");
