@@ -10,6 +10,7 @@ use tidings::{
     config::{Config, Engine, LogConfig},
     event::Draft,
     fanout::{Begin, Delivery, LagPolicy, Subscription},
+    http::Reach,
     topic::{Filter, Topic},
 };
 use tokio::net::TcpListener;
@@ -30,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let app = Router::new()
         .route("/orders", post(order))
         .with_state(hub.clone())
-        .merge(hub.router());
+        .merge(hub.router(Reach::Loopback));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let drained = hub.clone();

@@ -4,7 +4,7 @@ use crate::{
     config::{self, Config},
     fanout::Hub,
     http::{
-        App,
+        App, Reach,
         listener::{Listener, drained},
     },
     ingest::Ingest,
@@ -72,9 +72,10 @@ impl Server {
     }
 
     /// The hub's routes, for a program that serves them beside its own. Such a program calls [`Server::shutdown`]
-    /// when it goes down and [`Server::close`] at its end; the deadlines of connections are its own affair.
-    pub fn router(&self) -> Router {
-        self.app.router()
+    /// when it goes down and [`Server::close`] at its end; the deadlines of connections are its own affair. `reach`
+    /// says where its listener is reached from.
+    pub fn router(&self, reach: Reach) -> Router {
+        self.app.router(reach)
     }
 
     /// The fan-out and the log, for a program that subscribes without HTTP.
@@ -92,8 +93,16 @@ impl Server {
     /// Serves connections until [`Server::shutdown`] was called and the last one ended, or `drain_timeout` passed;
     /// then closes the log.
     pub async fn serve(&self, listener: TcpListener) {
+        let loopback = listener
+            .local_addr()
+            .is_ok_and(|address| address.ip().is_loopback());
+        let reach = if loopback {
+            Reach::Loopback
+        } else {
+            Reach::Network
+        };
         let door = Listener {
-            router: self.app.router(),
+            router: self.app.router(reach),
             limits: self.config.server.clone(),
             drain: self.drain.clone(),
             stop: self.stop.clone(),

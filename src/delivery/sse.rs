@@ -12,7 +12,13 @@ use crate::{
     topic::Filter,
 };
 use bytes::Bytes;
-use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt::Write as _,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -72,9 +78,19 @@ pub fn stream(
         // At once, so that `onopen` fires behind any proxy.
         yield Ok(Bytes::from(format!("retry: {}\n: tidings\n", settings.retry.as_millis())));
         let Request { filter, begin, requested, lag, encoding, heartbeat, opening } = request;
-        let mut subscription = tokio::select! {
-            subscription = Subscription::start(&hub, &filter, begin, requested, lag) => subscription,
-            () = settings.drain.cancelled() => return,
+        let mut timers = Timers::new(settings.keepalive, heartbeat);
+        let mut subscription = {
+            let mut starting = pin!(Subscription::start(&hub, &filter, begin, requested, lag));
+            loop {
+                match step(&settings, starting.as_mut(), &mut timers).await {
+                    Step::Ready(subscription) => break subscription,
+                    Step::Due(due) => yield Ok(due.bytes(&settings)),
+                    Step::Drain => {
+                        yield Ok(Bytes::from(retry_line(settings.drain_retry)));
+                        return;
+                    }
+                }
+            }
         };
         drop(filter);
         // First the gap: a reader cut off after the cursor would not come back to be told.
@@ -89,37 +105,44 @@ pub fn stream(
                 yield Ok(control(&Control::open(cursor), Some(cursor)));
             }
         }
-        let mut timers = Timers::new(settings.keepalive, heartbeat);
         loop {
-            let step = tokio::select! {
-                biased;
-                () = settings.drain.cancelled() => Step::Drain,
-                delivery = subscription.next() => Step::Delivery(delivery),
-                due = timers.due() => Step::Due(due),
+            // One future until it is ready, however often a timer is due: a read of the log is not begun anew each time.
+            let mut next = pin!(subscription.next());
+            let delivery = loop {
+                match step(&settings, next.as_mut(), &mut timers).await {
+                    Step::Ready(delivery) => break delivery,
+                    Step::Due(due) => yield Ok(due.bytes(&settings)),
+                    Step::Drain => break Delivery::Stopped,
+                }
             };
-            match step {
-                Step::Delivery(Delivery::Events(chunk)) => {
-                    timers.sent();
-                    yield Ok(chunk.bytes(encoding));
-                }
-                Step::Delivery(Delivery::Gap(gap)) => {
-                    timers.sent();
-                    yield Ok(control(&Control::gap(&gap), None));
-                }
-                Step::Due(Due::Keepalive) => yield Ok(Bytes::from_static(b":\n")),
-                Step::Due(Due::Heartbeat) => {
-                    yield Ok(control(&Control::heartbeat(settings.clock.now_ms()), None));
-                }
-                Step::Delivery(Delivery::Close(reason)) => {
+            timers.sent();
+            match delivery {
+                Delivery::Events(chunk) => yield Ok(chunk.bytes(encoding)),
+                Delivery::Gap(gap) => yield Ok(control(&Control::gap(&gap), None)),
+                Delivery::Close(reason) => {
                     yield Ok(control(&Control::close(reason), None));
                     return;
                 }
-                Step::Drain | Step::Delivery(Delivery::Stopped) => {
+                Delivery::Stopped => {
                     yield Ok(Bytes::from(retry_line(settings.drain_retry)));
                     return;
                 }
             }
         }
+    }
+}
+
+/// Waits for what is awaited, a timer, or the end. Cancel safe as long as `awaited` is kept.
+async fn step<F: Future>(
+    settings: &Settings,
+    awaited: Pin<&mut F>,
+    timers: &mut Timers,
+) -> Step<F::Output> {
+    tokio::select! {
+        biased;
+        () = settings.drain.cancelled() => Step::Drain,
+        output = awaited => Step::Ready(output),
+        due = timers.due() => Step::Due(due),
     }
 }
 
@@ -144,8 +167,8 @@ fn control(control: &Control, id: Option<Cursor>) -> Bytes {
     text.into()
 }
 
-enum Step {
-    Delivery(Delivery),
+enum Step<T> {
+    Ready(T),
     Due(Due),
     Drain,
 }
@@ -155,13 +178,22 @@ enum Due {
     Heartbeat,
 }
 
+impl Due {
+    fn bytes(&self, settings: &Settings) -> Bytes {
+        match self {
+            Self::Keepalive => Bytes::from_static(b":\n"),
+            Self::Heartbeat => control(&Control::heartbeat(settings.clock.now_ms()), None),
+        }
+    }
+}
+
 /// When to break the silence. The timer is not moved at each event, which would cost a busy stream: when it
 /// fires it looks how long the silence really is.
 struct Timers {
     keepalive: Duration,
     last_sent: Instant,
     heartbeat: Option<(Duration, Instant)>,
-    sleep: std::pin::Pin<Box<Sleep>>,
+    sleep: Pin<Box<Sleep>>,
 }
 
 impl Timers {

@@ -16,8 +16,8 @@ const RING_FRAMES: usize = 32;
 pub(super) struct Feed {
     /// Its own, for as long as the process lives.
     pub(super) number: u64,
-    pub(super) filter: Arc<Filter>,
     pub(super) frames: broadcast::Sender<Arc<Frame>>,
+    filter: Arc<Filter>,
 }
 
 /// Feeds by number, so that one goes without a search.
@@ -26,7 +26,8 @@ type Members = BTreeMap<u64, Arc<Feed>>;
 /// All feeds, found by their filter and by the topics they want.
 #[derive(Default)]
 pub(super) struct Feeds {
-    by_filter: HashMap<Arc<Filter>, Arc<Feed>>,
+    /// With the number of readers: the last one to leave takes the feed along.
+    by_filter: HashMap<Arc<Filter>, (Arc<Feed>, usize)>,
     by_topic: HashMap<Topic, Members>,
     by_pattern: Node,
     made: u64,
@@ -49,34 +50,44 @@ impl Feeds {
         self.by_filter.len()
     }
 
-    pub(super) fn get_or_make(&mut self, filter: &Arc<Filter>) -> Arc<Feed> {
-        if let Some(feed) = self.by_filter.get(filter) {
-            return Arc::clone(feed);
+    /// Adds a reader to the feed of its filter.
+    pub(super) fn enter(&mut self, filter: &Arc<Filter>) -> broadcast::Receiver<Arc<Frame>> {
+        if let Some((feed, readers)) = self.by_filter.get_mut(filter) {
+            *readers += 1;
+            return feed.frames.subscribe();
         }
         self.made += 1;
-        let frames = broadcast::Sender::new(RING_FRAMES);
         let feed = Arc::new(Feed {
             number: self.made,
+            frames: broadcast::Sender::new(RING_FRAMES),
             filter: Arc::clone(filter),
-            frames,
         });
-        self.by_filter.insert(Arc::clone(filter), Arc::clone(&feed));
         for topic in filter.topics() {
-            self.by_topic
-                .entry(topic.clone())
-                .or_default()
-                .insert(feed.number, Arc::clone(&feed));
+            let members = self.by_topic.entry(topic.clone()).or_default();
+            members.insert(feed.number, Arc::clone(&feed));
         }
         for pattern in filter.patterns() {
-            self.by_pattern
-                .members(pattern)
-                .insert(feed.number, Arc::clone(&feed));
+            let members = self.by_pattern.members(pattern);
+            members.insert(feed.number, Arc::clone(&feed));
         }
-        feed
+        let frames = feed.frames.subscribe();
+        self.by_filter.insert(Arc::clone(filter), (feed, 1));
+        frames
     }
 
-    pub(super) fn remove(&mut self, feed: &Feed) {
-        self.by_filter.remove(&feed.filter);
+    /// Takes a reader out of the feed of its filter.
+    pub(super) fn leave(&mut self, filter: &Arc<Filter>) {
+        let Entry::Occupied(mut entry) = self.by_filter.entry(Arc::clone(filter)) else {
+            return;
+        };
+        entry.get_mut().1 -= 1;
+        if entry.get().1 == 0 {
+            let (_, (feed, _)) = entry.remove_entry();
+            self.forget(&feed);
+        }
+    }
+
+    fn forget(&mut self, feed: &Feed) {
         for topic in feed.filter.topics() {
             if let Entry::Occupied(mut members) = self.by_topic.entry(topic.clone()) {
                 members.get_mut().remove(&feed.number);
@@ -187,28 +198,33 @@ mod tests {
             removed in prop::collection::vec(any::<bool>(), 8),
         ) {
             let mut feeds = Feeds::default();
-            let mut kept = HashMap::new();
+            let mut readers = Vec::new();
             for texts in &filters {
                 let texts: Vec<String> =
                     texts.iter().map(|text| if rest { format!("{text}/**") } else { text.clone() }).filter(|t| !t.is_empty()).collect();
                 if let Ok(Some(filter)) = Filter::parse(texts.iter().map(String::as_str)) {
-                    let feed = feeds.get_or_make(&Arc::new(filter));
-                    kept.insert(feed.number, feed);
+                    let filter = Arc::new(filter);
+                    drop(feeds.enter(&filter));
+                    readers.push(filter);
                 }
             }
-            for (number, gone) in (1..).zip(removed) {
-                if gone && let Some(feed) = kept.remove(&number) {
-                    feeds.remove(&feed);
+            let mut gone = removed.into_iter();
+            readers.retain(|filter| {
+                let stays = !gone.next().unwrap_or_default();
+                if !stays {
+                    feeds.leave(filter);
                 }
-            }
+                stays
+            });
             for topic in topics.iter().filter_map(|text| Topic::parse(text).ok()) {
-                let mut naive: Vec<u64> =
-                    kept.values().filter(|feed| feed.filter.matches(&topic)).map(|feed| feed.number).collect();
+                let matching = readers.iter().filter(|filter| filter.matches(&topic));
+                let mut naive: Vec<u64> = matching.map(|filter| feeds.by_filter[filter].0.number).collect();
                 naive.sort_unstable();
+                naive.dedup();
                 prop_assert_eq!(feeds_of(&feeds, &topic), naive, "{}", topic);
             }
-            for feed in kept.values() {
-                feeds.remove(feed);
+            for filter in &readers {
+                feeds.leave(filter);
             }
             prop_assert!(feeds.by_pattern.is_empty() && feeds.by_topic.is_empty() && feeds.by_filter.is_empty());
         }

@@ -19,11 +19,11 @@ pub struct Frame {
     encodings: Encodings,
 }
 
-/// What a reader gets at once: a frame it shares with others, or events of its own from the log.
+/// What a reader gets at once. Never empty.
 pub enum Chunk {
-    /// All of a frame.
-    Shared(Arc<Frame>),
-    /// Events that this reader alone asked for now. Never empty.
+    /// A frame that it shares with others, but for so many events at its beginning, which it has already.
+    Shared(Arc<Frame>, usize),
+    /// Events that this reader alone asked for now.
     Own(Vec<Arc<Event>>),
 }
 
@@ -65,10 +65,7 @@ impl Frame {
     pub fn bytes(&self, encoding: Encoding) -> Bytes {
         match &*self.events {
             [event] => encoding.of(event),
-            events => self.encodings.get(encoding, || {
-                let parts: Vec<Bytes> = events.iter().map(|event| encoding.of(event)).collect();
-                parts.concat().into()
-            }),
+            events => self.encodings.get(encoding, || joined(events, encoding)),
         }
     }
 }
@@ -78,7 +75,7 @@ impl Chunk {
     #[must_use]
     pub fn events(&self) -> &[Arc<Event>] {
         match self {
-            Self::Shared(frame) => frame.events(),
+            Self::Shared(frame, known) => &frame.events()[*known..],
             Self::Own(events) => events,
         }
     }
@@ -87,7 +84,8 @@ impl Chunk {
     #[must_use]
     pub fn bytes(&self, encoding: Encoding) -> Bytes {
         match self {
-            Self::Shared(frame) => frame.bytes(encoding),
+            Self::Shared(frame, 0) => frame.bytes(encoding),
+            Self::Shared(frame, known) => joined(&frame.events()[*known..], encoding),
             Self::Own(events) => {
                 let size = events
                     .iter()
@@ -101,4 +99,10 @@ impl Chunk {
             }
         }
     }
+}
+
+/// The bytes of several events, from those that each has made once.
+fn joined(events: &[Arc<Event>], encoding: Encoding) -> Bytes {
+    let parts: Vec<Bytes> = events.iter().map(|event| encoding.of(event)).collect();
+    parts.concat().into()
 }

@@ -33,15 +33,19 @@ struct State {
     feeds: Feeds,
     /// All events up to this position have been matched with the feeds that existed then.
     matched_to: u64,
+    /// The tail has ended: no feed gets anything any more.
+    stopped: bool,
 }
 
 /// A place in a feed: frames come from here on until it is dropped.
 struct Joined {
     hub: Arc<Hub>,
-    feed: Arc<Feed>,
+    filter: Arc<Filter>,
     frames: broadcast::Receiver<Arc<Frame>>,
     /// Every event of the feed beyond this position will come in `frames` (earlier ones may, too).
     from: u64,
+    /// The log was read since, and may have covered frames that the ring then dropped.
+    log_read: bool,
 }
 
 impl Hub {
@@ -52,6 +56,7 @@ impl Hub {
         let state = State {
             feeds: Feeds::default(),
             matched_to: tail.from,
+            stopped: false,
         };
         (
             Arc::new(Self {
@@ -67,6 +72,16 @@ impl Hub {
         while let Some(group) = tail.groups.recv().await {
             self.dispatch(&group);
         }
+        let mut state = self.state();
+        state.stopped = true;
+        // With their senders gone, live readers see the end.
+        state.feeds = Feeds::default();
+    }
+
+    /// Whether the log was closed: nothing comes any more.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.state().stopped
     }
 
     /// The log behind it.
@@ -115,14 +130,18 @@ impl Hub {
 
     fn join(self: &Arc<Self>, filter: &Arc<Filter>) -> Joined {
         let mut state = self.state();
-        let feed = state.feeds.get_or_make(filter);
-        let (frames, from) = (feed.frames.subscribe(), state.matched_to);
+        let frames = match state.stopped {
+            true => broadcast::Sender::new(1).subscribe(),
+            false => state.feeds.enter(filter),
+        };
+        let from = state.matched_to;
         drop(state);
         Joined {
             hub: Arc::clone(self),
-            feed,
+            filter: Arc::clone(filter),
             frames,
             from,
+            log_read: false,
         }
     }
 
@@ -134,10 +153,6 @@ impl Hub {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        let mut state = self.hub.state();
-        // This receiver still counts: it goes after this function. Joining needs the lock held here.
-        if self.feed.frames.receiver_count() == 1 {
-            state.feeds.remove(&self.feed);
-        }
+        self.hub.state().feeds.leave(&self.filter);
     }
 }

@@ -8,7 +8,7 @@ use super::{Chunk, Frame, Hub, Joined};
 use crate::{
     cursor::Cursor,
     event::OwnId,
-    log::{Loss, Page, PageGap, PageLimits, Place, Start, StartGap},
+    log::{Located, Loss, Page, PageGap, PageLimits, Place, ReadError, Start, StartGap},
     topic::Filter,
 };
 use std::{sync::Arc, time::Duration};
@@ -167,6 +167,8 @@ enum State {
     Live(Joined),
     /// Frames were skipped, which is to be told; the newest of them follows.
     Skipped(Joined, Option<Arc<Frame>>),
+    /// A frame to hand out before those of the feed.
+    Next(Joined, Arc<Frame>),
     Ended,
 }
 
@@ -212,18 +214,28 @@ impl Subscription {
                 FirstPage::Expired(requested.clone())
             }
         };
-        let located = retry(|| hub.log.locate(start.clone(), &filter)).await;
-        let start_gap = if matches!(begin, Begin::Unknown) {
-            Some(StartGap::Unknown)
-        } else {
-            located.gap
+        let located = retry(&hub, || hub.log.locate(start.clone(), &filter)).await;
+        let (place, state, start_gap) = match located {
+            Some(Located { place, gap }) => (place, State::Replay(None), gap),
+            None => (
+                Place {
+                    position: 0,
+                    removal: 0,
+                },
+                State::Ended,
+                None,
+            ),
+        };
+        let start_gap = match begin {
+            Begin::Unknown => Some(StartGap::Unknown),
+            Begin::Live | Begin::Log(_) => start_gap,
         };
         let mut this = Self {
             hub,
             filter,
             lag,
-            place: located.place,
-            state: State::Replay(None),
+            place,
+            state,
             gap: None,
             first: Some(first),
         };
@@ -268,6 +280,7 @@ impl Subscription {
                 State::Page(..) => self.hand_out(),
                 State::Live(_) => self.live().await,
                 State::Skipped(..) => self.tell_skipped().await,
+                State::Next(..) => self.hand_out_frame(),
                 State::Ended => Some(Delivery::Stopped),
             };
             if let Some(delivery) = delivery {
@@ -291,7 +304,11 @@ impl Subscription {
             self.state = State::Live(joined);
             return None;
         }
-        let page = retry(|| self.hub.log.read_after(self.place, &self.filter, PAGE)).await;
+        let read = || self.hub.log.read_after(self.place, &self.filter, PAGE);
+        let Some(page) = retry(&self.hub, read).await else {
+            self.state = State::Ended;
+            return None;
+        };
         match self.page_gap(&page).await {
             Ok(None) => self.take_page(page),
             Ok(Some(gap)) => {
@@ -344,7 +361,8 @@ impl Subscription {
         self.place = page.place;
         if page.at_head {
             match seat.take() {
-                Some(joined) => {
+                Some(mut joined) => {
+                    joined.log_read = true;
                     // The page was read after joining: it covers all that the feed does not.
                     self.place.position = self.place.position.max(joined.from);
                     self.state = State::Live(joined);
@@ -360,9 +378,16 @@ impl Subscription {
             return None;
         };
         match joined.frames.recv().await {
-            Ok(frame) => self.beyond_place(frame),
+            Ok(frame) => {
+                joined.log_read = false;
+                self.beyond_place(frame)
+            }
             Err(RecvError::Lagged(_)) => {
+                let head = self.hub.log.bounds().head;
+                let near = head.saturating_sub(self.place.position) <= NEAR_HEAD;
                 self.state = match std::mem::replace(&mut self.state, State::Replay(None)) {
+                    // What the ring dropped may be what the log had already given: see there what is missing.
+                    State::Live(joined) if joined.log_read && near => State::Replay(None),
                     State::Live(joined) if self.lag == LagPolicy::Latest => skip_to_newest(joined),
                     _ => State::Replay(None),
                 };
@@ -382,14 +407,10 @@ impl Subscription {
         let known = events.partition_point(|event| event.cursor.position <= position);
         let newest = events.last()?.cursor.position;
         self.place.position = position.max(newest);
-        match known {
-            0 => Some(Delivery::Events(Chunk::Shared(frame))),
-            _ if known == events.len() => None,
-            _ => Some(Delivery::Events(Chunk::Own(events[known..].to_vec()))),
-        }
+        (known < events.len()).then(|| Delivery::Events(Chunk::Shared(frame, known)))
     }
 
-    /// Tells of the frames it left, then hands out the last of them.
+    /// Tells of the frames it left.
     async fn tell_skipped(&mut self) -> Option<Delivery> {
         let gap = self
             .gap(GapReason::Lagged, self.cursor().to_string(), None)
@@ -398,26 +419,25 @@ impl Subscription {
         else {
             return None;
         };
-        self.state = State::Live(joined);
-        if let Some(Delivery::Events(chunk)) = newest.and_then(|frame| self.beyond_place(frame))
-            && let State::Live(joined) = std::mem::replace(&mut self.state, State::Ended)
-        {
-            let (events, place) = (chunk.events().to_vec(), self.place);
-            self.state = State::Page(
-                Some(joined),
-                Page {
-                    gap: None,
-                    events,
-                    place,
-                    at_head: true,
-                },
-            );
-        }
+        self.state = match newest {
+            Some(frame) => State::Next(joined, frame),
+            None => State::Live(joined),
+        };
         Some(Delivery::Gap(gap))
     }
 
+    fn hand_out_frame(&mut self) -> Option<Delivery> {
+        let State::Next(joined, frame) = std::mem::replace(&mut self.state, State::Ended) else {
+            return None;
+        };
+        self.state = State::Live(joined);
+        self.beyond_place(frame)
+    }
+
     async fn gap(&self, reason: GapReason, requested: String, missed: Option<u64>) -> Gap {
-        let oldest = retry(|| self.hub.log.oldest(&self.filter)).await;
+        let oldest = retry(&self.hub, || self.hub.log.oldest(&self.filter))
+            .await
+            .flatten();
         Gap {
             reason,
             requested,
@@ -441,14 +461,15 @@ fn skip_to_newest(mut joined: Joined) -> State {
     }
 }
 
-/// Asks the log until it answers. Whoever waits may be dropped at any time.
-async fn retry<T, F>(mut ask: impl FnMut() -> F) -> T
+/// Asks the log until it answers; `None` once it is closed. Whoever waits may be dropped at any time.
+async fn retry<T, F>(hub: &Hub, mut ask: impl FnMut() -> F) -> Option<T>
 where
-    F: Future<Output = Result<T, crate::log::ReadError>>,
+    F: Future<Output = Result<T, ReadError>>,
 {
     loop {
         match ask().await {
-            Ok(answer) => return answer,
+            Ok(answer) => return Some(answer),
+            Err(_) if hub.is_stopped() => return None,
             Err(error) => tracing::debug!(%error, "a read is tried again"),
         }
         tokio::time::sleep(RETRY_AFTER).await;

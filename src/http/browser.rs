@@ -17,7 +17,6 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// The rules, from the configuration.
 pub(super) struct Rules {
-    loopback_only: bool,
     hosts: HashSet<String>,
     origins: Arc<HashSet<String>>,
 }
@@ -30,7 +29,6 @@ impl Rules {
                 .collect::<HashSet<_>>()
         };
         Self {
-            loopback_only: config.listen.ip().is_loopback(),
             hosts: lower(&config.server.hosts),
             origins: Arc::new(lower(&config.server.origins)),
         }
@@ -64,13 +62,26 @@ impl Rules {
     }
 }
 
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// From where a listener is reached, which decides whether the names it is called by are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// From this machine only: it is bound to a loopback address, and answers to loopback names alone.
+    Loopback,
+    /// Other machines reach it, by names that the hub need not know: any name will do.
+    Network,
+}
+
+pub(super) async fn guard(
+    State((app, reach)): State<(Arc<App>, Reach)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let rules = &app.browser;
     if request.headers().get_all(header::HOST).iter().count() > 1 {
         let detail = "the request has several Host headers";
         return Problem::new(&problem::REQUEST, detail).into_response();
     }
-    if rules.loopback_only
+    if reach == Reach::Loopback
         && let Some(host) = host(request.headers(), request.uri())
         && !rules.knows_host(host)
     {

@@ -37,7 +37,7 @@ const FILES_BESIDE: u64 = 64;
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to pause when no more files can be opened.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Unsent bytes that the kernel takes beyond what it sends: what comes after waits in the hub, where it can be bounded.
 const NOT_SENT_BYTES: u32 = 16 << 10; // 16 KiB
@@ -82,6 +82,9 @@ impl Listener {
     pub async fn accept(self, listener: TcpListener) {
         let cap = self.connections_max();
         let places = Arc::new(Semaphore::new(cap + RESERVE));
+        // Who comes during a drain is told so; the drain does not wait for that.
+        let late = TaskTracker::new();
+        let mut paused = false;
         loop {
             let next = async {
                 // Beyond the reserve, connections wait in the kernel's queue.
@@ -94,13 +97,20 @@ impl Listener {
             };
             match accepted {
                 Ok((tcp, _)) => {
+                    paused = false;
                     let overloaded = places.available_permits() < RESERVE;
-                    self.tasks
-                        .spawn(self.clone().serve(tcp, Connection::new(overloaded), place));
+                    let mut door = self.clone();
+                    if self.drain.is_cancelled() {
+                        door.tasks = late.clone();
+                    }
+                    let tasks = door.tasks.clone();
+                    tasks.spawn(door.serve(tcp, Connection::new(overloaded), place));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections now; trying again");
+                    if !std::mem::replace(&mut paused, true) {
+                        tracing::warn!(%error, "cannot accept connections now; trying again");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -133,9 +143,12 @@ impl Listener {
             self.drain = CancellationToken::new();
         }
         let serving = async {
-            let Ok(Some((before, http2))) =
-                timeout(self.limits.head_timeout, first_bytes(&tcp)).await
-            else {
+            let first = tokio::select! {
+                first = timeout(self.limits.head_timeout, first_bytes(&tcp)) => first,
+                // A connection that has asked for nothing is not waited for.
+                () = self.drain.cancelled() => return,
+            };
+            let Ok(Some((before, http2))) = first else {
                 return;
             };
             let socket = Socket::new(

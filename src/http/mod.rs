@@ -6,6 +6,7 @@ mod body;
 mod browser;
 pub mod listener;
 mod ndjson;
+mod outcome;
 mod pages;
 pub mod problem;
 mod publish;
@@ -30,6 +31,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+pub use browser::Reach;
 use problem::Problem;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -94,8 +96,8 @@ impl App {
         &self.ingest
     }
 
-    /// All routes.
-    pub fn router(self: &Arc<Self>) -> Router {
+    /// All routes, for a listener that is reached from there.
+    pub fn router(self: &Arc<Self>, reach: Reach) -> Router {
         let no_topic = || async { Problem::new(&problem::TOPIC, "the path ends before the topic") };
         let topic = get(subscribe::topic).post(publish::topic);
         Router::new()
@@ -110,7 +112,7 @@ impl App {
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn_with_state(
-                Arc::clone(self),
+                (Arc::clone(self), reach),
                 browser::guard,
             ))
             .layer(middleware::from_fn_with_state(

@@ -6,8 +6,8 @@
 
 use super::{
     App,
+    outcome::{append_problem, conflict, json_problem},
     problem::{self, Problem},
-    publish::{append_problem, conflict, json_problem},
     results::{Results, ResultsReader},
     stall,
 };

@@ -2,13 +2,14 @@
 
 use super::{
     App, body, ndjson,
+    outcome::{append_problem, json_problem, result},
     problem::{self, Problem},
     query::Query,
 };
 use crate::{
     event::{Draft, EventName, FieldError, IdempotencyKey, OwnId, RETRY_MS_MAX, check_retry},
     ingest::json::{self, JsonError, Parsed, Refused},
-    log::{AppendError, Outcome},
+    log::Outcome,
     topic::Topic,
 };
 use axum::{
@@ -19,7 +20,7 @@ use axum::{
 };
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Parameters of POST /topics/{topic}.
@@ -165,21 +166,11 @@ async fn publish_json(
         .publish(drafts, true)
         .await
         .map_err(append_problem)?;
-    if let Some(index) = outcomes
-        .iter()
-        .position(|outcome| *outcome == Outcome::Conflict)
-    {
-        return Err(conflict(&topics[index]).with("index", index));
+    let mut results = Vec::with_capacity(topics.len());
+    for (index, (topic, outcome)) in topics.iter().zip(&outcomes).enumerate() {
+        results.push(result(topic, *outcome).map_err(|problem| problem.with("index", index))?);
     }
-    let new = outcomes
-        .iter()
-        .any(|outcome| matches!(outcome, Outcome::Stored(_)));
-    let results: Vec<Value> = topics
-        .iter()
-        .zip(&outcomes)
-        .filter_map(|(topic, outcome)| result(topic, outcome))
-        .collect();
-    Ok(answer(new, &results.into()))
+    Ok(answer(any_new(&outcomes), &results.into()))
 }
 
 async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
@@ -190,8 +181,13 @@ async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
         .await
         .map_err(append_problem)?;
     let outcome = outcomes.first().copied().unwrap_or(Outcome::Conflict);
-    let body = result(&topic, &outcome).ok_or_else(|| conflict(&topic))?;
-    Ok(answer(matches!(outcome, Outcome::Stored(_)), &body))
+    Ok(answer(any_new(&outcomes), &result(&topic, outcome)?))
+}
+
+fn any_new(outcomes: &[Outcome]) -> bool {
+    outcomes
+        .iter()
+        .any(|outcome| matches!(outcome, Outcome::Stored(_)))
 }
 
 /// 201 if something new was published, else 200. The newline is for those who read it in a terminal.
@@ -206,53 +202,6 @@ fn answer(new: bool, body: &Value) -> Response {
         (header::CACHE_CONTROL, "no-store"),
     ];
     (status, headers, format!("{body}\n")).into_response()
-}
-
-/// `{"id","topic","duplicate"}`, or nothing for a conflict.
-fn result(topic: &Topic, outcome: &Outcome) -> Option<Value> {
-    let (cursor, duplicate) = match outcome {
-        Outcome::Stored(cursor) => (cursor, false),
-        Outcome::Duplicate(cursor) => (cursor, true),
-        Outcome::Conflict => return None,
-    };
-    Some(json!({ "id": cursor.to_string(), "topic": topic.as_str(), "duplicate": duplicate }))
-}
-
-/// The problem of an append that failed.
-pub(super) fn append_problem(error: AppendError) -> Problem {
-    match error {
-        AppendError::Full => {
-            Problem::new(&problem::FULL, "the log has no room; nothing was stored")
-        }
-        AppendError::Unknown => Problem::new(
-            &problem::UNKNOWN_OUTCOME,
-            "writing failed; the same idempotency key settles whether it was stored",
-        ),
-        AppendError::Unavailable => Problem::new(
-            &problem::UNAVAILABLE,
-            "the log is not available; nothing was stored",
-        ),
-    }
-}
-
-/// The problem of a key that came before with another content.
-pub(super) fn conflict(topic: &Topic) -> Problem {
-    let detail = format!(
-        "the idempotency key came before on {:?} with another content",
-        topic.as_str()
-    );
-    Problem::new(&problem::KEY_CONFLICT, detail)
-}
-
-/// The problem of JSON that is no event.
-pub(super) fn json_problem(error: &JsonError) -> Problem {
-    let kind = match error {
-        JsonError::NotUtf8 => &problem::NOT_UTF8,
-        JsonError::Syntax { .. } => &problem::JSON,
-        JsonError::Topic(_) | JsonError::Shape { .. } | JsonError::Field(..) => &problem::EVENT,
-        JsonError::TooLarge(_) | JsonError::TooMany(_) => &problem::TOO_LARGE,
-    };
-    Problem::new(kind, error.to_string())
 }
 
 fn refused(Refused { index, error }: Refused) -> Problem {

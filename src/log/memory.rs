@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Rows that one page looks at.
 const LOOK_MAX: usize = 4_096;
@@ -32,6 +33,8 @@ pub struct MemoryLog {
     options: LogOptions,
     /// Appends go one by one, so that the room they found in the tails is still there when they commit.
     turn: tokio::sync::Mutex<()>,
+    /// From now on no tail is waited for.
+    closing: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -70,6 +73,7 @@ impl MemoryLog {
         Self {
             options,
             turn: tokio::sync::Mutex::default(),
+            closing: CancellationToken::new(),
             state: Mutex::new(State {
                 epoch: rand::random(),
                 ..State::default()
@@ -105,8 +109,11 @@ impl MemoryLog {
         // Room in each tail first: after the commit nothing may wait, since this future may be dropped.
         let tails = self.lock().tails.clone();
         for tail in tails {
-            // Closed is room enough.
-            drop(tail.reserve().await);
+            tokio::select! {
+                // Closed is room enough.
+                _ = tail.reserve() => {}
+                () = self.closing.cancelled() => return Err(AppendError::Unavailable),
+            }
         }
         let mut state = self.lock();
         if state.closed {
@@ -443,8 +450,7 @@ impl EventLog for MemoryLog {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            // After the append under way, unless a tail that nobody reads holds it up: it commits
-            // nothing then.
+            self.closing.cancel();
             let mut state = self.lock();
             state.closed = true;
             state.tails.clear();

@@ -90,7 +90,7 @@ pub trait EventLog: Send + Sync + 'static {
     /// Every event committed after [`Tail::from`], in order, each once.
     ///
     /// The tail is bounded: one that is not read stalls appends, one that is dropped is forgotten. It ends
-    /// when the log is closed.
+    /// when the log is closed; one that is full then ends before what found no room in it.
     fn tail(&self) -> Tail;
 
     /// The log's epoch and newest committed event. Costs nothing.

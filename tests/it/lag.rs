@@ -3,6 +3,7 @@
 use crate::support::{
     server::TestServer,
     stream::{DEADLINE, Stream},
+    wait::within,
 };
 use std::time::Duration;
 use tidings::{config::RetentionRule, topic::Pattern};
@@ -154,14 +155,10 @@ async fn a_reader_that_takes_nothing_is_closed_after_the_write_timeout() {
     let stalled = live(&hub, "/events?topic=a&topic=b&open=1").await;
     assert_eq!(hub.server.hub().feeds(), 2);
     publish(&hub, &mut brisk, 0..3_000).await;
-    let closed = async {
-        while hub.server.hub().feeds() == 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, closed)
-        .await
-        .expect("closed in time");
+    within(DEADLINE, "the stalled reader is closed", || {
+        hub.server.hub().feeds() == 1
+    })
+    .await;
     drop(stalled);
     publish(&hub, &mut brisk, 3_000..3_100).await;
 }

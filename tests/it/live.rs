@@ -1,7 +1,13 @@
 //! A connection sees the events of its subscription in the log's order, each once: replay and live join without a hole.
 
-use crate::support::{server::TestServer, stream::Stream};
+use crate::support::{server::TestServer, stream::Stream, wait::within};
 use std::{collections::HashSet, sync::Arc, time::Duration};
+use tidings::{
+    encoding::Encoding,
+    fanout::{Begin, Delivery, LagPolicy, Subscription},
+    log::Start,
+    topic::Filter,
+};
 use tokio::task::JoinSet;
 
 /// Publishes `count` events through one NDJSON request to topics `t/0` to `t/9`, numbered from `from`.
@@ -127,14 +133,51 @@ async fn a_client_that_goes_away_leaves_nothing_on_a_silent_topic() {
         .await
         .unwrap();
     drop(stream);
-    let gone = async {
-        while hub.server.hub().feeds() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(2), gone)
-        .await
-        .expect("gone within 2 s");
+    let gone = || hub.server.hub().feeds() == 0;
+    within(Duration::from_secs(2), "what a stream had is gone", gone).await;
+}
+
+/// Feeds of different filters share an event's bytes; a library user sees the end of a hub.
+#[tokio::test]
+async fn an_event_of_many_feeds_is_encoded_once_and_a_closed_hub_ends_its_readers() {
+    let hub = TestServer::start().await;
+    let mut readers = Vec::new();
+    for n in 0..100 {
+        let other = format!("other/{n}");
+        let filter = Arc::new(Filter::parse(["a", &other]).unwrap().unwrap());
+        let begin = if n % 2 == 0 {
+            Begin::Live
+        } else {
+            Begin::Log(Start::Earliest)
+        };
+        let reader = Subscription::start(
+            hub.server.hub(),
+            &filter,
+            begin,
+            String::new(),
+            LagPolicy::Gap,
+        );
+        readers.push(reader.await);
+    }
+    for reader in &mut readers {
+        // The first poll takes those that replay to their feeds.
+        let waiting = tokio::time::timeout(Duration::from_millis(1), reader.next());
+        assert!(waiting.await.is_err(), "nothing was published");
+    }
+    hub.publish("a", "x").await;
+    let mut made = HashSet::new();
+    for reader in &mut readers {
+        let Delivery::Events(chunk) = reader.next().await else {
+            panic!("no events")
+        };
+        assert_eq!(chunk.events().len(), 1);
+        made.insert(chunk.bytes(Encoding::Sse).as_ptr() as usize);
+    }
+    assert_eq!(made.len(), 1);
+    hub.stop().await;
+    for reader in &mut readers {
+        assert!(matches!(reader.next().await, Delivery::Stopped));
+    }
 }
 
 impl Stream {

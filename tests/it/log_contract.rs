@@ -751,6 +751,35 @@ laws! {
         assert!(log.tail().groups.recv().await.is_none());
     }
 
+    /// It ends with what found room in it.
+    async fn a_tail_that_nobody_reads_does_not_hold_up_the_end<E: Engine>() {
+        let (_, engine) = open::<E>();
+        let log = engine.log();
+        let mut tail = log.tail();
+        let fill = async {
+            loop {
+                if let Err(error) = try_append(log, vec![draft("a", "x")]).await {
+                    break error;
+                }
+            }
+        };
+        let close = async {
+            while tail.groups.len() < TAIL_GROUPS {
+                tokio::task::yield_now().await;
+            }
+            log.close().await;
+        };
+        let end = async { tokio::join!(fill, close) };
+        let (error, ()) = tokio::time::timeout(std::time::Duration::from_secs(30), end)
+            .await
+            .expect("an end");
+        assert_eq!(error, AppendError::Unavailable);
+        for n in 1..=TAIL_GROUPS as u64 {
+            assert_eq!(tail.groups.recv().await.unwrap()[0].cursor.position, n);
+        }
+        assert!(tail.groups.recv().await.is_none());
+    }
+
     /// Readers among a running publisher and retention: in order, nothing twice, and each hole told.
     async fn readers_are_consistent_under_load<E: Engine>() {
         let (_, engine) = open_with::<E>(events_max("**", 50));

@@ -132,7 +132,7 @@ fn no_data_is_an_empty_data_line() {
 #[tokio::test]
 async fn a_stream_begins_with_single_lines_and_stays_clean() {
     let hub = TestServer::with(|config| {
-        config.subscribe.keepalive = std::time::Duration::from_millis(20)
+        config.subscribe.keepalive = std::time::Duration::from_millis(20);
     })
     .await;
     let mut stream = hub.subscribe("/topics/a").await;

@@ -41,6 +41,15 @@ impl Budget {
         }
     }
 
+    /// The least that is worth a step.
+    pub(super) fn least() -> Self {
+        Self {
+            time: Duration::ZERO,
+            rows_wanted: 1,
+            ..Self::alone()
+        }
+    }
+
     pub(super) fn spend(&mut self, rows: u64, bytes: u64) {
         self.rows += rows;
         self.bytes += bytes;

@@ -34,7 +34,10 @@ impl Checkpointer {
                     // A connection for each time, so that none is open when the log opens its files anew.
                     let done = schema::connect_plain(&path)
                         .and_then(|conn| super::checkpoint(&conn, "PASSIVE"));
-                    if let Err(error) = done {
+                    // On a full disk the writer makes room.
+                    if let Err(error) = done
+                        && !super::no_room(&error)
+                    {
                         tracing::warn!(%error, "a checkpoint failed; the next will try again");
                     }
                 }

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `schema` is the file; `row` one event in it; `store` the writer's transactions
 //! with `topics`, what it remembers, and `retain`, what it removes; `writer` the thread around it;
-//! `checkpoint` the one beside it. `reader` lends connections; `select`, `page` and `locate` are
+//! `checkpoint` the one beside it. `reserve` is room kept for when the disk is full. `reader` lends connections; `select`, `page` and `locate` are
 //! what they are lent for. `lock` keeps others out.
 
 mod budget;
@@ -11,6 +11,7 @@ mod locate;
 mod lock;
 mod page;
 mod reader;
+mod reserve;
 mod retain;
 mod row;
 mod schema;
@@ -19,6 +20,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod wait;
 mod writer;
 
 use super::{
@@ -30,7 +32,8 @@ use checkpoint::Checkpointer;
 use locate::Search;
 use lock::DirLock;
 use reader::Readers;
-use rusqlite::Connection;
+use reserve::Reserve;
+use rusqlite::{Connection, ErrorCode};
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -40,6 +43,7 @@ use std::{
 };
 use store::Store;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use writer::{Append, Request, Writer};
 
 /// The log's name in its directory.
@@ -165,6 +169,8 @@ struct Shared {
     wal_bytes_max: u64,
     live: Mutex<Live>,
     readers: Arc<Readers>,
+    /// From now on no tail is waited for.
+    closing: CancellationToken,
 }
 
 /// The end of the log, and those who follow it.
@@ -192,10 +198,11 @@ impl SqliteLog {
     ) -> Result<Self, OpenError> {
         let (lock, path) = enter(dir)?;
         let failed = |error| schema::classify(&path, error);
-        let conn = schema::connect(&path, durability)?;
-        schema::start_run(&conn, durability).map_err(failed)?;
+        let mut store = open_store(&path, durability, &options, |conn| {
+            schema::start_run(conn, durability)
+        })?;
+        store.fit_reserve().map_err(failed)?;
         let wal_bytes_max = wal_bytes_max(&options);
-        let store = Store::new(conn, options.clone()).map_err(failed)?;
         let checkpointer = Checkpointer::spawn(path.clone()).map_err(OpenError::Thread)?;
         let shared = Arc::new(Shared {
             readers: Arc::new(Readers::new(path.clone())),
@@ -211,6 +218,7 @@ impl SqliteLog {
             }),
             path,
             options,
+            closing: CancellationToken::new(),
         });
         // Some more than can ask for room: closing and sweeping ask for none.
         let (requests, queue) = sync_channel(QUEUE_BATCHES_MAX + 64);
@@ -289,6 +297,42 @@ fn enter(dir: &Path) -> Result<(DirLock, PathBuf), OpenError> {
     Ok((DirLock::take(dir)?, dir.join(FILE)))
 }
 
+/// Opens the file and does what comes `first`; on a full disk, with the reserve's room.
+fn open_store(
+    path: &Path,
+    durability: Durability,
+    options: &LogOptions,
+    first: impl Fn(&Connection) -> rusqlite::Result<()>,
+) -> Result<Store, OpenError> {
+    let failed = |error| schema::classify(path, error);
+    let mut reserve = Reserve::open(path, reserve_bytes(options)).map_err(|source| {
+        let path = path.with_file_name(reserve::FILE);
+        OpenError::NotWritable { path, source }
+    })?;
+    let begin = |full: bool| {
+        let conn = schema::connect(path, durability)?;
+        if full {
+            // What was written before fits into the main file now, so that its place is free again.
+            checkpoint(&conn, "PASSIVE").map_err(failed)?;
+        }
+        first(&conn).map_err(failed)?;
+        Ok(conn)
+    };
+    let conn = match begin(false) {
+        Err(OpenError::NotWritable { .. }) if reserve.bytes() > 0 => {
+            tracing::warn!("the disk is full: the log opens with the room kept in reserve");
+            reserve.release();
+            begin(true)
+        }
+        begun => begun,
+    }?;
+    Store::new(conn, reserve, options.clone()).map_err(failed)
+}
+
+fn reserve_bytes(options: &LogOptions) -> u64 {
+    reserve::RESERVE_BYTES.min(wal_bytes_max(options))
+}
+
 fn wal_bytes_max(options: &LogOptions) -> u64 {
     (options.retention.bytes_max / 8).clamp(WAL_BYTES.0, WAL_BYTES.1)
 }
@@ -319,11 +363,12 @@ fn close_unchecked(store: &Store) {
     }
 }
 
-/// Whether an error means a full disk where SQLite says something else: its shared memory could not grow.
+/// Whether an error means a full disk. SQLite says something else where its shared memory could not grow.
 fn no_room(error: &rusqlite::Error) -> bool {
-    error
-        .sqlite_error()
-        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    error.sqlite_error().is_some_and(|error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == SQLITE_IOERR_SHMSIZE
+    })
 }
 
 impl Shared {
@@ -348,8 +393,18 @@ impl Shared {
         }
         let group: Arc<[_]> = events.into();
         for tail in tails {
-            // One that is gone is forgotten with the next group.
-            let _ = tail.blocking_send(Arc::clone(&group));
+            let send = async {
+                tokio::select! {
+                    biased;
+                    room = tail.reserve() => room.ok(),
+                    () = self.closing.cancelled() => None,
+                }
+            };
+            match wait::block_on(send) {
+                Some(room) => room.send(Arc::clone(&group)),
+                // It is gone, or full while the log closes: it ends before this group.
+                None => self.live().tails.retain(|other| !other.same_channel(tail)),
+            }
         }
     }
 
@@ -360,6 +415,12 @@ impl Shared {
             live.tails.clear();
         }
         self.readers.close();
+    }
+}
+
+impl Drop for SqliteLog {
+    fn drop(&mut self) {
+        self.shared.closing.cancel();
     }
 }
 
@@ -423,6 +484,7 @@ impl EventLog for SqliteLog {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let (reply, done) = oneshot::channel();
+            self.shared.closing.cancel();
             if self.requests.try_send(Request::Close(reply)).is_ok() {
                 // An error means that it was closed already.
                 let _ = done.await;

@@ -43,9 +43,14 @@ impl Store {
             if !budget.left() {
                 return Ok(());
             }
-            if self.remove_some(id, budget)? {
-                self.due.pop_front();
+            let within = self.remove_some(id, budget)?;
+            self.due.pop_front();
+            if within {
                 self.queued.remove(&id);
+                self.done.push(id);
+            } else {
+                // In turns: the oldest of topics that publish side by side share pages of the file.
+                self.due.push_back(id);
             }
         }
         loop {
@@ -65,16 +70,24 @@ impl Store {
         Ok(())
     }
 
-    /// A step in a transaction of its own.
-    pub(super) fn step(&mut self) -> Result<(), Failure> {
-        self.transact(|store| {
-            let mut budget = Budget::alone();
+    /// A step in a transaction of its own. It waits for no disk: what a crash of the machine brings back goes
+    /// again, and the next commit of events makes it durable with them.
+    pub(super) fn step(&mut self, mut budget: Budget) -> Result<(), Failure> {
+        const NORMAL: u64 = 1;
+        let level = |store: &Self, level| store.conn.pragma_update(None, "synchronous", level);
+        let before = self.number("PRAGMA synchronous");
+        let before = before.map_err(Failure::Refused)?;
+        level(self, NORMAL.min(before)).map_err(Failure::Refused)?;
+        let done = self.transact(|store| {
             store.retain(&mut budget)?;
             if store.keys_are_due()? {
                 store.drop_keys(&mut budget)?;
             }
             Ok(())
-        })
+        });
+        // Or no event may be committed on this connection.
+        level(self, before).map_err(Failure::Unknown)?;
+        done
     }
 
     /// Looks for topics over a limit, some further ones each time; gives whether it came to the end of
@@ -120,28 +133,28 @@ impl Store {
         Ok(used > self.full_from_bytes + borrowed)
     }
 
+    /// What the pages take, once all are in the main file.
+    pub(super) fn log_bytes(&self) -> rusqlite::Result<u64> {
+        Ok(self.number("PRAGMA page_count")? * self.number("PRAGMA page_size")?)
+    }
+
+    fn number(&self, sql: &str) -> rusqlite::Result<u64> {
+        self.conn
+            .prepare_cached(sql)?
+            .query_row([], |row| row.get(0))
+    }
+
     /// Pages in use.
     fn used_bytes(&self) -> rusqlite::Result<u64> {
-        let number = |sql| -> rusqlite::Result<u64> {
-            self.conn
-                .prepare_cached(sql)?
-                .query_row([], |row| row.get(0))
-        };
-        let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
-        Ok(pages * number("PRAGMA page_size")?)
+        let pages = self.number("PRAGMA page_count")? - self.number("PRAGMA freelist_count")?;
+        Ok(pages * self.number("PRAGMA page_size")?)
     }
 
     /// If the file is larger than it may be (its bound was lowered), gives some free pages back; gives whether
     /// there is more to do.
     pub(super) fn shrink_some(&mut self) -> rusqlite::Result<bool> {
-        let number = |sql| -> rusqlite::Result<u64> {
-            self.conn
-                .prepare_cached(sql)?
-                .query_row([], |row| row.get(0))
-        };
-        let size = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
-        let free = number("PRAGMA freelist_count")?;
-        if size <= self.pages_bytes_max || free == 0 {
+        let free = self.number("PRAGMA freelist_count")?;
+        if self.log_bytes()? <= self.pages_bytes_max || free == 0 {
             return Ok(false);
         }
         let mut statement = self

@@ -3,7 +3,10 @@
 use super::{Durability, OpenError};
 use crate::log::removal::Removed;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The version of the tables that this program writes, in `user_version`.
 pub(super) const VERSION: i64 = 1;
@@ -256,19 +259,21 @@ fn boot_id() -> String {
 pub(super) fn classify(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
             OpenError::Damaged { path, source }
         }
-        Some(
-            ErrorCode::ReadOnly
-            | ErrorCode::CannotOpen
-            | ErrorCode::PermissionDenied
-            | ErrorCode::DiskFull,
-        ) => OpenError::NotWritable {
-            path,
-            source: std::io::Error::other(source),
-        },
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            not_writable(path, source)
+        }
+        _ if super::no_room(&source) => not_writable(path, source),
         _ => OpenError::Failed { path, source },
+    }
+}
+
+fn not_writable(path: PathBuf, source: rusqlite::Error) -> OpenError {
+    OpenError::NotWritable {
+        path,
+        source: std::io::Error::other(source),
     }
 }
 

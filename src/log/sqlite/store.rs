@@ -2,6 +2,7 @@
 
 use super::{
     budget::Budget,
+    reserve::Reserve,
     row,
     schema::{self, Meta},
     topics::{TopicState, Topics},
@@ -50,9 +51,12 @@ pub(super) struct Store {
     /// As the transaction found them.
     pub(super) before: Facts,
     pub(super) topics: Topics,
+    pub(super) reserve: Reserve,
     /// Topics that may be over a limit, oldest request first; each once.
     pub(super) due: VecDeque<i64>,
     pub(super) queued: HashSet<i64>,
+    /// Topics that this transaction brought within their limits.
+    pub(super) done: Vec<i64>,
     /// Whether this transaction changed what has to be saved of the facts.
     pub(super) dirty: bool,
     /// Whether the whole log is known to be over its bound.
@@ -66,11 +70,15 @@ pub(super) struct Store {
     pub(super) evict_from_bytes: u64,
     /// Fails a commit, under test.
     #[cfg(test)]
-    pub(super) fail_commit: Option<super::tests::Fault>,
+    pub(super) fail_commit: Option<(super::tests::Fault, bool)>,
 }
 
 impl Store {
-    pub(super) fn new(conn: Connection, options: LogOptions) -> rusqlite::Result<Self> {
+    pub(super) fn new(
+        conn: Connection,
+        reserve: Reserve,
+        options: LogOptions,
+    ) -> rusqlite::Result<Self> {
         let count = |sql| conn.query_row(sql, [], |row| row.get::<_, u64>(0));
         let facts = Facts {
             meta: Meta::load(&conn)?,
@@ -79,6 +87,7 @@ impl Store {
         };
         let topics = Topics::new(&conn)?;
         let wal = super::wal_bytes_max(&options);
+        let beside = wal + super::reserve_bytes(&options);
         // After a group that was larger than all the bounds.
         conn.query_row(
             &format!("PRAGMA journal_size_limit = {wal}"),
@@ -89,19 +98,49 @@ impl Store {
             facts,
             before: facts,
             topics,
+            reserve,
             due: VecDeque::new(),
             queued: HashSet::new(),
+            done: Vec::new(),
             dirty: false,
             over_whole: false,
             full_from_bytes: u64::MAX,
             swept_to: 0,
-            pages_bytes_max: options.retention.bytes_max.saturating_sub(wal),
-            evict_from_bytes: options.retention.bytes_max.saturating_sub(wal + wal / 2),
+            pages_bytes_max: options.retention.bytes_max.saturating_sub(beside),
+            evict_from_bytes: options.retention.bytes_max.saturating_sub(beside + wal / 2),
             #[cfg(test)]
             fail_commit: None,
             conn,
             options,
         })
+    }
+
+    /// Within a transaction: keeps room for what it makes the log grow by, or fails as SQLite does when there is none.
+    pub(super) fn reserve_growth(&mut self) -> rusqlite::Result<()> {
+        let log_bytes = self.log_bytes()?;
+        self.reserve.hold(log_bytes).map_err(|error| {
+            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            rusqlite::Error::SqliteFailure(full, Some(format!("no room is in reserve: {error}")))
+        })
+    }
+
+    /// Has the reserve as large as it should be, as far as the disk has room; and, where the whole log comes
+    /// near its bound, not larger.
+    pub(super) fn fit_reserve(&mut self) -> rusqlite::Result<()> {
+        let log_bytes = self.log_bytes()?;
+        // A full disk is told of where it matters.
+        let _ = self.reserve.take(log_bytes);
+        self.bound_reserve()
+    }
+
+    pub(super) fn bound_reserve(&mut self) -> rusqlite::Result<()> {
+        let log_bytes = self.log_bytes()?;
+        let wal = super::wal_bytes_max(&self.options);
+        if log_bytes + wal + self.reserve.bytes() > self.options.retention.bytes_max {
+            // It only takes more than it should.
+            let _ = self.reserve.fit(log_bytes);
+        }
+        Ok(())
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -116,6 +155,7 @@ impl Store {
     ) -> Result<T, Failure> {
         self.before = self.facts;
         self.dirty = false;
+        self.done.clear();
         let done = self
             .conn
             .execute_batch("BEGIN IMMEDIATE")
@@ -146,7 +186,8 @@ impl Store {
 
     fn commit(&mut self) -> rusqlite::Result<()> {
         #[cfg(test)]
-        if let Some(fault) = self.fail_commit.take() {
+        if let Some((fault, always)) = self.fail_commit.take() {
+            self.fail_commit = always.then_some((fault, always));
             return fault(&self.conn);
         }
         self.conn.execute_batch("COMMIT")
@@ -155,11 +196,15 @@ impl Store {
     fn roll_back(&mut self, error: rusqlite::Error, open: bool) -> Failure {
         self.facts = self.before;
         self.topics.clear();
+        for id in self.done.drain(..) {
+            if self.queued.insert(id) {
+                self.due.push_back(id);
+            }
+        }
         // Some errors roll back by themselves.
         let rolled_back = self.conn.is_autocommit() || self.conn.execute_batch("ROLLBACK").is_ok();
         match error.sqlite_error_code() {
             _ if open || !rolled_back => Failure::Unknown(error),
-            Some(ErrorCode::DiskFull) => Failure::Full(error),
             _ if super::no_room(&error) => Failure::Full(error),
             _ => Failure::Refused(error),
         }
@@ -324,10 +369,25 @@ impl Store {
         Ok(events)
     }
 
-    pub(super) fn end_run(&self) -> rusqlite::Result<()> {
+    pub(super) fn end_run(&mut self) -> rusqlite::Result<()> {
+        let ended = self.try_end_run();
+        match ended {
+            Err(error) if super::no_room(&error) => {
+                self.reserve.release();
+                self.try_end_run()?;
+            }
+            ended => ended?,
+        }
+        self.fit_reserve()?;
+        let log_bytes = self.log_bytes()?;
+        // It only takes more than it should.
+        let _ = self.reserve.fit(log_bytes);
+        Ok(())
+    }
+
+    fn try_end_run(&self) -> rusqlite::Result<()> {
         schema::end_run(&self.conn)?;
-        self.conn
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        super::checkpoint(&self.conn, "TRUNCATE")
     }
 }
 

@@ -42,7 +42,12 @@ fn open() -> (tempfile::TempDir, SqliteLog) {
 }
 
 fn fail(log: &SqliteLog, fault: Fault) {
-    assert!(log.requests.try_send(Request::Fail(fault)).is_ok());
+    let request = Request::Fail(Some(fault), false);
+    assert!(log.requests.try_send(request).is_ok());
+}
+
+fn fail_all(log: &SqliteLog, fault: Option<Fault>) {
+    assert!(log.requests.try_send(Request::Fail(fault, true)).is_ok());
 }
 
 async fn put(log: &SqliteLog, data: &str) -> Result<Outcome, AppendError> {
@@ -143,13 +148,25 @@ async fn the_log_opens_again_by_itself() {
 async fn full_is_not_stored_and_heals() {
     let (_dir, log) = open();
     let mut tail = log.tail();
+    fail_all(&log, Some(|_| error(ffi::SQLITE_FULL)));
     for _ in 0..3 {
-        fail(&log, |_| error(ffi::SQLITE_FULL));
         assert_eq!(put(&log, "1").await, Err(AppendError::Full));
         assert!(all(&log).await.is_empty());
     }
+    fail_all(&log, None);
     assert_eq!(stored(put(&log, "1").await), 1);
     assert_eq!(tailed(&mut tail, 1).await, [1]);
+}
+
+/// The room in reserve serves first.
+#[tokio::test]
+async fn full_for_once_is_not_seen() {
+    let (_dir, log) = open();
+    let mut tail = log.tail();
+    fail(&log, |_| error(ffi::SQLITE_FULL));
+    assert_eq!(stored(put(&log, "1").await), 1);
+    assert_eq!(tailed(&mut tail, 1).await, [1]);
+    assert_eq!(all(&log).await, [1]);
 }
 
 /// A commit that did not even begin is tried again alone.

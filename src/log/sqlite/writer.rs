@@ -54,9 +54,9 @@ pub(super) enum Request {
     Sweep(oneshot::Sender<()>),
     /// Ends the thread.
     Close(oneshot::Sender<()>),
-    /// Fails the next commit.
+    /// Fails commits: the next one, or all until told otherwise.
     #[cfg(test)]
-    Fail(super::tests::Fault),
+    Fail(Option<super::tests::Fault>, bool),
 }
 
 pub(super) struct Writer {
@@ -74,6 +74,10 @@ pub(super) struct Writer {
     retention_failed: bool,
     /// The last group found no room.
     full: bool,
+    /// When the next step of retention may come: in between, events have as much time as the last one took.
+    step_at: Instant,
+    /// When the reserve may be used again.
+    rescue_at: Instant,
     _lock: DirLock,
 }
 
@@ -96,6 +100,8 @@ impl Writer {
             tick_at: Instant::now() + TICK,
             retention_failed: false,
             full: false,
+            step_at: Instant::now(),
+            rescue_at: Instant::now(),
             _lock: lock,
         }
     }
@@ -119,9 +125,9 @@ impl Writer {
                     return;
                 }
                 #[cfg(test)]
-                Ok(Request::Fail(fault)) => {
+                Ok(Request::Fail(fault, always)) => {
                     if let Some(store) = &mut self.store {
-                        store.fail_commit = Some(fault);
+                        store.fail_commit = fault.map(|fault| (fault, always));
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => self.work(),
@@ -137,10 +143,11 @@ impl Writer {
         if let Some(held) = self.held.take() {
             return Ok(held);
         }
-        let wait = match &self.store {
-            Some(store) if store.pending() && !self.retention_failed => Duration::ZERO,
-            _ => self.tick_at.saturating_duration_since(Instant::now()),
+        let until = match &self.store {
+            Some(store) if store.pending() && !self.retention_failed => self.step_at,
+            _ => self.tick_at,
         };
+        let wait = until.saturating_duration_since(Instant::now());
         self.requests.recv_timeout(wait)
     }
 
@@ -180,7 +187,13 @@ impl Writer {
         let Some(store) = &mut self.store else {
             return answer_all(group, AppendError::Unavailable);
         };
-        match attempt(store, &group, true) {
+        let mut done = attempt(store, &group, true);
+        if matches!(done, Err(Failure::Full(_)))
+            && let Some(again) = self.make_room(|store| attempt(store, &group, true))
+        {
+            done = again;
+        }
+        match done {
             Ok(done) => self.committed(group, done),
             Err(Failure::Unknown(error)) => self.broken(group, &error),
             Err(Failure::Full(error)) => {
@@ -189,7 +202,6 @@ impl Writer {
                 }
                 self.full = true;
                 answer_all(group, AppendError::Full);
-                self.make_room();
             }
             // Perhaps retention, perhaps one batch: the others are not to suffer.
             Err(Failure::Refused(error)) => {
@@ -213,7 +225,7 @@ impl Writer {
             && store.is_full(begun.elapsed() >= ROOM_WAIT).unwrap_or(false)
         {
             let removal = store.facts.meta.removal;
-            let step = store.step();
+            let step = store.step(Budget::alone());
             self.stepped(step);
             if self
                 .store
@@ -301,10 +313,10 @@ impl Writer {
         let failed = |error| schema::classify(&shared.path, error);
         // The checkpointer's connection would keep alive what is to be read anew.
         let _pause = self.checkpointer.pause();
-        let conn = schema::connect(&shared.path, shared.durability)?;
         // What the failed fsync may not have written is written again, or this fails too.
-        super::checkpoint(&conn, "TRUNCATE").map_err(failed)?;
-        let store = Store::new(conn, shared.options.clone()).map_err(failed)?;
+        let rewrite = |conn: &_| super::checkpoint(conn, "TRUNCATE");
+        let (path, options) = (&shared.path, &shared.options);
+        let store = super::open_store(path, shared.durability, options, rewrite)?;
         let head = shared.live().head;
         if store.facts.meta.head < head {
             // Acknowledged events are gone: nothing may be stored over them.
@@ -325,22 +337,58 @@ impl Writer {
         Ok(())
     }
 
-    /// After the disk was full: once all of the write-ahead file is in the main file, its space is used
-    /// again, for events and for removals, without taking more.
-    fn make_room(&mut self) {
-        if let Some(store) = &self.store {
-            // If there is no room even for that, then later.
-            let _ = super::checkpoint(&store.conn, "PASSIVE");
+    /// Does the `work` once more after it found no room. `None` if there was no way to make some.
+    ///
+    /// First with what the write-ahead file has: once all of it is in the main file, its space is used again.
+    /// Then, at most once a tick, with the reserve: without that the write-ahead file may not even fit
+    /// into the main file.
+    fn make_room<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Store) -> Result<T, Failure>,
+    ) -> Option<Result<T, Failure>> {
+        let store = self.store.as_mut()?;
+        let _pause = self.checkpointer.pause();
+        if super::wal_bytes(&store.conn).is_ok_and(|(_, rest)| rest > 0)
+            && super::checkpoint(&store.conn, "PASSIVE").is_ok()
+        {
+            let done = work(store);
+            if !matches!(done, Err(Failure::Full(_))) {
+                return Some(done);
+            }
         }
+        let now = Instant::now();
+        if now < self.rescue_at {
+            return None;
+        }
+        self.rescue_at = now + TICK;
+        store.reserve.release();
+        // What any of this leaves undone, the next time will do.
+        let emptied = super::checkpoint(&store.conn, "PASSIVE").map_err(Failure::Full);
+        let done = emptied.and_then(|()| {
+            // First what makes room for good: events may come without end.
+            if store.pending() {
+                if let Err(Failure::Unknown(error)) = store.step(Budget::least()) {
+                    return Err(Failure::Unknown(error));
+                }
+                let _ = super::checkpoint(&store.conn, "PASSIVE");
+            }
+            work(store)
+        });
+        if !matches!(done, Err(Failure::Unknown(_))) {
+            let _ = super::checkpoint(&store.conn, "PASSIVE").and_then(|()| store.fit_reserve());
+        }
+        Some(done)
     }
 
     /// Keeps the write-ahead file within its bound. The checkpointer works beside, but never reaches the end of
     /// what is still growing; so from some size on the writer does the small rest itself, after
     /// which SQLite begins the file anew. It waits for the checkpointer only near the bound.
     fn bound_wal(&mut self) {
-        let Some(store) = &self.store else {
+        let Some(store) = &mut self.store else {
             return;
         };
+        // It only takes more than it should.
+        let _ = store.bound_reserve();
         let max = self.shared.wal_bytes_max;
         let Ok((bytes, rest)) = super::wal_bytes(&store.conn) else {
             return;
@@ -350,10 +398,13 @@ impl Writer {
                 true => Some(self.checkpointer.pause()),
                 false => self.checkpointer.try_pause(),
             };
-            if pause.is_some()
-                && let Err(error) = super::checkpoint(&store.conn, "PASSIVE")
-            {
-                tracing::warn!(%error, "the write-ahead file could not be emptied");
+            let moved = pause.map_or(Ok(()), |_pause| super::checkpoint(&store.conn, "PASSIVE"));
+            match moved {
+                Ok(()) => {}
+                Err(error) if super::no_room(&error) => {
+                    self.make_room(|_| Ok(()));
+                }
+                Err(error) => tracing::warn!(%error, "the write-ahead file could not be emptied"),
             }
         } else if rest > (max / 8).min(CHECKPOINT_BYTES.0) {
             self.checkpointer.wake();
@@ -368,11 +419,18 @@ impl Writer {
         if !store.pending() || self.retention_failed {
             return;
         }
-        let step = store.step();
+        let begun = Instant::now();
+        let step = store.step(Budget::alone());
         self.stepped(step);
+        self.step_at = Instant::now() + begun.elapsed();
     }
 
-    fn stepped(&mut self, step: Result<(), Failure>) {
+    fn stepped(&mut self, mut step: Result<(), Failure>) {
+        if matches!(step, Err(Failure::Full(_)))
+            && let Some(again) = self.make_room(|store| store.step(Budget::least()))
+        {
+            step = again;
+        }
         match step {
             Ok(()) => self.bound_wal(),
             Err(Failure::Unknown(error)) => self.broken(Vec::new(), &error),
@@ -382,7 +440,6 @@ impl Writer {
                 }
                 self.full = true;
                 self.retention_failed = true;
-                self.make_room();
             }
             Err(Failure::Refused(error)) => {
                 tracing::error!(%error, "events could not be removed");
@@ -400,14 +457,14 @@ impl Writer {
         let looked = store.look_around().and_then(|_| store.keys_are_due());
         match looked {
             Ok(true) => {
-                let step = store.step();
+                let step = store.step(Budget::alone());
                 self.stepped(step);
             }
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "retention could not look for old events"),
         }
         if let Some(store) = &mut self.store
-            && let Err(error) = store.shrink_some()
+            && let Err(error) = store.shrink_some().and_then(|_| store.fit_reserve())
         {
             tracing::warn!(%error, "the log's file could not be made smaller");
         }
@@ -439,7 +496,7 @@ impl Writer {
             if !more || self.retention_failed {
                 break;
             }
-            let step = store.step();
+            let step = store.step(Budget::alone());
             self.stepped(step);
         }
         while let Some(Ok(true)) = self.store.as_mut().map(Store::shrink_some) {}
@@ -448,7 +505,7 @@ impl Writer {
     fn finish(mut self) {
         self.checkpointer.stop();
         self.shared.close();
-        if let Some(store) = self.store.take()
+        if let Some(mut store) = self.store.take()
             && let Err(error) = store.end_run()
         {
             tracing::error!(%error, "the log could not be closed in good order");
@@ -477,6 +534,7 @@ fn attempt(store: &mut Store, group: &[Append], retain: bool) -> Result<Done, Fa
             let bytes = group.iter().map(|append| append.bytes).sum();
             store.retain(&mut Budget::beside(events.len(), bytes))?;
         }
+        store.reserve_growth()?;
         Ok((outcomes, events))
     })
 }

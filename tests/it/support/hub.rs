@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader},
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, sync_channel},
     thread,
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A hub with a data directory of its own. It is ended by SIGTERM on drop.
 pub(crate) struct HubProcess {
     home: tempfile::TempDir,
+    data_dir: PathBuf,
     /// The one of the first start, kept over restarts so that clients find it again.
     port: u16,
     running: Option<Running>,
@@ -41,9 +42,30 @@ pub(crate) struct Published {
 impl HubProcess {
     /// Starts a hub with this configuration (TOML; may be empty) on a free port.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_in(config, None)
+    }
+
+    /// The same, with its data elsewhere.
+    pub(crate) fn start_in(config: &str, data_dir: Option<PathBuf>) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         fs::write(home.path().join("tidings.toml"), config).expect("a configuration file");
-        let mut hub = Self {
+        let data_dir = data_dir.unwrap_or_else(|| home.path().join("data"));
+        let mut hub = Self::new(home, data_dir);
+        hub.start_on(0);
+        hub.port = hub.running().port;
+        hub
+    }
+
+    /// A hub that does not run yet, with its data in that place.
+    pub(crate) fn not_started(data_dir: PathBuf) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        fs::write(home.path().join("tidings.toml"), "").expect("a configuration file");
+        Self::new(home, data_dir)
+    }
+
+    fn new(home: tempfile::TempDir, data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
             home,
             environment: Vec::new(),
             port: 0,
@@ -55,10 +77,7 @@ impl HubProcess {
                 .timeout(PATIENCE)
                 .build()
                 .expect("an HTTP client"),
-        };
-        hub.start_on(0);
-        hub.port = hub.running().port;
-        hub
+        }
     }
 
     /// Starts it again where it was.
@@ -74,6 +93,11 @@ impl HubProcess {
     /// Gives it a variable from its next start on.
     pub(crate) fn set_env(&mut self, name: &'static str, value: PathBuf) {
         self.environment.push((name, value));
+    }
+
+    /// Starts it again where it was, unless it refuses: it ends with exit code 1 then. Gives what it says.
+    pub(crate) fn try_start_again(&mut self) -> Result<(), String> {
+        self.try_start_on(self.port)
     }
 
     /// `kill -9`.
@@ -183,18 +207,21 @@ impl HubProcess {
     }
 
     fn start_on(&mut self, port: u16) {
+        if let Err(text) = self.try_start_on(port) {
+            panic!("the hub did not start; its log:\n{text}");
+        }
+    }
+
+    fn try_start_on(&mut self, port: u16) -> Result<(), String> {
+        let said = self.log().len();
         assert!(self.running.is_none(), "the hub runs");
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.log_path())
             .expect("a file for the hub's log");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidings"))
-            .arg("--config")
-            .arg(self.home.path().join("tidings.toml"))
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
-            .arg(self.data_dir())
-            .current_dir(self.home.path())
+        let mut child = self
+            .command(port)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -212,6 +239,12 @@ impl HubProcess {
             let _ = send_exit.send(child.wait().expect("its exit status"));
         });
         let line = first_line.recv_timeout(PATIENCE);
+        if let Ok(None) = line {
+            let status = exited.recv_timeout(PATIENCE).expect("its exit status");
+            let text = self.log().split_off(said);
+            assert_eq!(status.code(), Some(1), "{text}");
+            return Err(text);
+        }
         let Ok(Some(Ok(line))) = line else {
             signal("KILL", pid);
             panic!("the hub did not start: {line:?}; its log:\n{}", self.log());
@@ -221,21 +254,35 @@ impl HubProcess {
             .and_then(|port| port.trim_end_matches('/').parse().ok())
             .unwrap_or_else(|| panic!("an unknown first line: {line:?}"));
         self.running = Some(Running { pid, exited, port });
+        Ok(())
+    }
+
+    fn command(&self, port: u16) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        command
+            .arg("--config")
+            .arg(self.home.path().join("tidings.toml"))
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+            .arg(self.data_dir())
+            .current_dir(self.home.path());
+        command
     }
 
     fn running(&self) -> &Running {
         self.running.as_ref().expect("a hub that runs")
     }
 
-    fn data_dir(&self) -> PathBuf {
-        self.home.path().join("data")
+    /// Where its data is.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     fn log_path(&self) -> PathBuf {
         self.home.path().join("hub.log")
     }
 
-    fn log(&self) -> String {
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 }
