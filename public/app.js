@@ -89,8 +89,13 @@ function showWatched() {
   const listen = single ? hub + topicPath(exact) : `${hub}events?${query}`;
   $("curl-subscribe").textContent = `curl -N ${quoted(listen)}`;
   $("curl-publish").textContent = `curl -d 'hello' ${quoted(hub + topicPath(target))}`;
+  // Of several topics each event has to say which it is of.
+  const listenTold = single ? listen : `${listen}&frame=envelope`;
   $("js-subscribe").textContent =
-    `new EventSource(${JSON.stringify(listen)})\n  .onmessage = (e) => console.log(e.data)`;
+    `const events = new EventSource(${JSON.stringify(listenTold)});\n` +
+    "events.onmessage = (e) => console.log(e.data);\n" +
+    '// Events published with a name come to its listeners only:\n' +
+    '// events.addEventListener("name", …);';
 }
 
 const topicPath = (topic) => `topics/${topic.split("/").map(encodeURIComponent).join("/")}`;

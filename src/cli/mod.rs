@@ -84,7 +84,8 @@ Examples:
   date | tidings publish demo
   tail -f /var/log/syslog | tidings publish logs/syslog --lines
 
-Prints the id of each event once the hub has stored it.")]
+Prints the id of each event once the hub has stored it. With --lines it ends with exit
+code 1 when the connection is lost: lines whose id it did not print may be stored or not.")]
 struct PublishArgs {
     /// Topic, such as orders/42
     topic: String,

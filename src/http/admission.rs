@@ -38,12 +38,13 @@ pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: N
             reason,
             app.streams.drain_retry,
         ))),
-        (false, CloseReason::Draining) => {
-            Problem::new(&problem::DRAINING, "the hub is going down").into_response()
-        }
-        (false, _) => {
-            Problem::new(&problem::OVERLOADED, "the hub has too many connections").into_response()
-        }
+        (false, CloseReason::Draining) => Problem::new(
+            &problem::DRAINING,
+            "try again after the Retry-After time, here or on another node",
+        )
+        .into_response(),
+        (false, _) => Problem::new(&problem::OVERLOADED, "try again after the Retry-After time")
+            .into_response(),
     };
     if version < Version::HTTP_2 {
         response

@@ -7,6 +7,10 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use std::time::Duration;
+use tokio_stream::StreamExt;
+
+/// How long a body that its client offers may take to begin before the request is answered all the same.
+const EXPECT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Refuses a body that is compressed: nothing here would take it apart. (Of a Transfer-Encoding, hyper takes only the
 /// chunks apart.)
@@ -69,4 +73,15 @@ pub(super) async fn read(
         }
         whole.extend_from_slice(&part);
     }
+}
+
+/// The same body, asked for before its request is answered: hyper then says `100 Continue`, for which a client may be
+/// waiting. (curl waits a second for it.)
+pub(super) async fn expected(mut body: Body) -> Body {
+    let first = tokio::time::timeout(EXPECT_TIMEOUT, body.frame()).await;
+    let first = first.ok().flatten().and_then(|frame| match frame {
+        Ok(frame) => frame.into_data().ok().map(Ok),
+        Err(error) => Some(Err(error)),
+    });
+    Body::from_stream(tokio_stream::iter(first).chain(body.into_data_stream()))
 }

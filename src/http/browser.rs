@@ -95,8 +95,14 @@ pub(super) async fn guard(
     if request.method() == Method::POST
         && !welcome(request.headers(), request.uri(), &rules.origins)
     {
-        let detail =
-            "pages of that origin may not publish here; `server.origins` lists those that may";
+        let shown = |text: &str| text.chars().take(200).collect::<String>();
+        let origin = request.headers().get(header::ORIGIN);
+        let detail = format!(
+            "the page is of {:?}, and the request came for {:?}; behind a reverse proxy pass the Host header on, \
+             or add the origin to `server.origins`",
+            shown(origin.map_or("", |origin| origin.to_str().unwrap_or("?"))),
+            shown(host(request.headers(), request.uri()).unwrap_or_default()),
+        );
         return Problem::new(&problem::ORIGIN, detail).into_response();
     }
     next.run(request).await

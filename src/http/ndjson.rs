@@ -173,7 +173,7 @@ impl Session {
         let problem = match end {
             Some(End::Draining) => Some(Problem::new(
                 &problem::DRAINING,
-                "the hub is going down; lines after this one were not read",
+                "lines after this one were not read",
             )),
             Some(End::CutOff) => Some(Problem::new(
                 &problem::REQUEST,

@@ -38,7 +38,9 @@ assets! {
 }
 
 pub(super) fn routes() -> Router<Arc<App>> {
-    let mut router = Router::new().route("/problems/{slug}", get(describe));
+    let mut router = Router::new()
+        .route("/problems/", get(list))
+        .route("/problems/{slug}", get(describe));
     for &(route, kind, bytes) in ASSETS {
         router = router.route(route, get(move || async move { asset(kind, bytes) }));
     }
@@ -78,29 +80,41 @@ async fn describe(slug: Result<Path<String>, PathRejection>) -> Result<Response,
     let slug = slug.map(|Path(slug)| slug).unwrap_or_default();
     let kind = problem::KINDS.iter().find(|kind| kind.slug == slug);
     let kind = kind.ok_or_else(|| Problem::new(&problem::NOT_FOUND, "no problem has that name"))?;
-    Ok(asset(HTML, page(kind)))
+    Ok(asset(HTML, description(kind)))
 }
 
-fn page(
-    Kind {
-        slug,
-        status,
-        title,
-        about,
-    }: &Kind,
-) -> String {
-    let text = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
+async fn list() -> Response {
+    let mut list = String::from("<ul>\n");
+    for Kind { slug, title, .. } in problem::KINDS {
+        let item = format!("<li><a href=\"{slug}\">{slug}</a>: {}</li>\n", text(title));
+        list.push_str(&item);
+    }
+    asset(HTML, page("Problems", &(list + "</ul>")))
+}
+
+fn description(kind: &Kind) -> String {
+    let prose = format!(
+        "<h2>{}</h2>\n<p class=\"status\">Status {}, type <code>/problems/{}</code></p>\n<p>{}</p>",
+        text(kind.title),
+        kind.status.as_u16(),
+        kind.slug,
+        text(kind.about),
+    );
+    page(kind.slug, &prose)
+}
+
+fn page(title: &str, prose: &str) -> String {
     format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{slug}</title>\n\
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <link rel=\"icon\" href=\"../assets/icon.svg\" type=\"image/svg+xml\">\n\
          <link rel=\"stylesheet\" href=\"../assets/style.css\">\n\
          <header class=\"bar\"><h1><img src=\"../assets/icon.svg\" width=\"28\" height=\"28\" alt=\"\">Tidings</h1></header>\n\
-         <article class=\"prose\">\n<h2>{}</h2>\n\
-         <p class=\"status\">Status {}, type <code>/problems/{slug}</code></p>\n<p>{}</p>\n</article>\n</html>\n",
-        text(title),
-        status.as_u16(),
-        text(about),
+         <article class=\"prose\">\n{prose}\n</article>\n</html>\n",
     )
+}
+
+fn text(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
 }

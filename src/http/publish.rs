@@ -122,6 +122,10 @@ pub(super) async fn publish(
             let answers = query.take_as("results", "`all` or `errors`", ndjson::Answers::parse)?;
             query.finish(&["results"])?;
             no_header_key(key.as_ref())?;
+            let body = match parts.headers.contains_key(header::EXPECT) {
+                true => body::expected(body).await,
+                false => body,
+            };
             Ok(ndjson::respond(&app, body, answers.unwrap_or_default()))
         }
         "application/json" => {

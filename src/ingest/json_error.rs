@@ -24,7 +24,7 @@ pub enum JsonError {
         at: Place,
     },
     /// JSON, but not an event: a field too many, missing, or of the wrong type.
-    #[error("not an event: {what}{at}")]
+    #[error("{what}{at}")]
     Shape {
         /// Which field, and what it takes.
         what: String,

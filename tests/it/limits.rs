@@ -1,6 +1,10 @@
 //! Limits: of size, of time, and of the number of connections.
 
-use crate::support::{server::Answer, stream::DEADLINE, witness::Witness};
+use crate::support::{
+    server::{Answer, TestServer},
+    stream::{DEADLINE, Stream},
+    witness::Witness,
+};
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -413,4 +417,26 @@ async fn garbage_after_a_request() {
     let said = String::from_utf8(hub.raw(format!("{request}{last}").as_bytes()).await).unwrap();
     assert_eq!(said.matches("HTTP/1.1 201 ").count(), 2, "{said}");
     hub.stop().await;
+}
+
+/// curl waits a second for `100 Continue` before it sends what it has.
+#[tokio::test]
+async fn a_client_that_offers_ndjson_is_told_to_go_on() {
+    let hub = TestServer::start().await;
+    let mut tcp = hub.connect().await;
+    let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
+                Expect: 100-continue\r\nContent-Length: 23\r\n\r\n";
+    tcp.write_all(head.as_bytes()).await.unwrap();
+    let mut told = [0; 25];
+    timeout(DEADLINE, tcp.read_exact(&mut told))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    tcp.write_all(b"{\"topic\":\"a\",\"data\":1}\n")
+        .await
+        .unwrap();
+    let mut answer = Stream::on(tcp).await;
+    assert_eq!(answer.status(), 200);
+    answer.until("\"duplicate\":false").await;
 }

@@ -28,6 +28,7 @@ mod log_support;
 mod main_job;
 mod ndjson;
 mod overload;
+mod pages;
 mod publish;
 mod resume;
 mod rude_clients;

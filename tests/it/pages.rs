@@ -1,0 +1,34 @@
+//! What the hub serves beside events.
+
+use crate::support::server::TestServer;
+
+#[tokio::test]
+async fn the_page_and_its_files_may_load_nothing_from_elsewhere() {
+    let hub = TestServer::start().await;
+    let page = hub.get("/", &[]).await;
+    assert_eq!(page.status, 200);
+    let links = page
+        .body
+        .split(['"', '\''])
+        .filter(|text| text.starts_with("assets/"));
+    let mut files: Vec<&str> = links.collect();
+    files.sort_unstable();
+    files.dedup();
+    assert!(files.len() >= 5, "{files:?}");
+    for file in ["", "problems/", "problems/log-full"].iter().chain(&files) {
+        let answer = hub.get(&format!("/{file}"), &[]).await;
+        assert_eq!(answer.status, 200, "{file}");
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"),
+            "{policy}"
+        );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert!(
+            !answer.body.contains("<script>") && !answer.body.contains(" style="),
+            "{file}"
+        );
+    }
+    let list = hub.get("/problems/", &[]).await.body;
+    assert!(list.contains("href=\"topic-invalid\"") && list.contains("href=\"draining\""));
+}
