@@ -1,7 +1,7 @@
 //! The log: the one order of all events, durable, with replay and retention.
 //!
 //! [`EventLog`] is the contract; [`memory`] is it at its simplest, [`sqlite`] the default. The log knows
-//! no HTTP and no feeds. One suite, `tests/it/log_contract.rs`, runs on every engine.
+//! no HTTP and no feeds. One suite, `tests/it/log_contract/`, runs on every engine.
 
 mod keys;
 pub mod memory;
