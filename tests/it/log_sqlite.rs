@@ -303,6 +303,22 @@ async fn a_new_epoch_on_request() {
     );
 }
 
+/// What a crash left beside a restored backup would be mixed into it.
+#[tokio::test]
+async fn no_new_epoch_over_what_a_crash_left() {
+    let bench = Bench::new();
+    let log = bench.open();
+    put(&log, "a", "x").await;
+    log.close().await;
+    let wal = bench.dir.path().join("log.sqlite-wal");
+    std::fs::write(&wal, "left").unwrap();
+    let error = sqlite::new_epoch(bench.dir.path()).unwrap_err();
+    assert!(matches!(error, OpenError::Unfinished { .. }), "{error}");
+    assert!(error.to_string().contains("delete it"), "{error}");
+    std::fs::remove_file(wal).unwrap();
+    sqlite::new_epoch(bench.dir.path()).unwrap();
+}
+
 /// Each field of a row, changed behind the log's back, in each way of reading.
 #[tokio::test]
 async fn a_damaged_row_is_a_gap() {

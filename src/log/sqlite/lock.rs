@@ -9,7 +9,14 @@ use std::{
 
 /// Held as long as it lives; the system lets go of it when the process ends, however it ends.
 pub(super) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child process that was just begun and still has a copy of the file.
+        let _ = self.file.unlock();
+    }
 }
 
 impl DirLock {
@@ -48,6 +55,6 @@ impl DirLock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }

@@ -103,6 +103,16 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// A write-ahead file lies beside the log, as after a crash. Over a restored backup it would be mixed into it.
+    #[error(
+        "{} is left from a crash; if a backup was restored, delete it and the -shm file beside it, else start and \
+         stop the hub first",
+        path.display()
+    )]
+    Unfinished {
+        /// The write-ahead file.
+        path: PathBuf,
+    },
     /// A later version of the hub made it.
     #[error(
         "{} has format {found}, and this version of the hub knows up to {known}; run the version that made it",
@@ -279,6 +289,10 @@ pub fn new_epoch(dir: &Path) -> Result<(u64, u64), OpenError> {
         return Err(OpenError::Missing { path });
     }
     let (_lock, path) = enter(dir)?;
+    let wal = dir.join(format!("{FILE}-wal"));
+    if std::fs::metadata(&wal).is_ok_and(|file| file.len() > 0) {
+        return Err(OpenError::Unfinished { path: wal });
+    }
     let conn = schema::connect(&path, Durability::Sync)?;
     let failed = |error| schema::classify(&path, error);
     let mut meta = schema::Meta::load(&conn).map_err(failed)?;
