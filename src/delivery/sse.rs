@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 /// What a reader asked for.
@@ -68,8 +68,50 @@ pub struct Settings {
     pub clock: Clock,
 }
 
+/// One stream, pulled piece by piece by whatever writes it.
+pub struct SseStream {
+    pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send>>,
+    last: Bytes,
+}
+
+impl SseStream {
+    /// A stream that begins with its first [`SseStream::next`].
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, request: Request, settings: Settings) -> Self {
+        Self {
+            pieces: Box::pin(pieces(hub, request, settings)),
+            last: Bytes::new(),
+        }
+    }
+
+    /// The next bytes to write; `None` at the end. To call it says that all before was written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        let Ok(piece) = self.pieces.next().await?;
+        self.last = piece.clone();
+        Some(piece)
+    }
+
+    /// Of the last piece the socket took only so many bytes: gives what has to be written before what comes next.
+    pub fn behind(&mut self, written: usize) -> Bytes {
+        std::mem::take(&mut self.last).split_off(written)
+    }
+
+    /// The same as a [`Stream`] of bytes.
+    pub fn into_stream(mut self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+        async_stream::stream! {
+            while let Some(piece) = self.next().await {
+                yield Ok(piece);
+            }
+        }
+    }
+}
+
 /// The bytes of one stream, until the hub drains, the log closes, or the reader has to go.
-pub fn stream(
+fn pieces(
     hub: Arc<Hub>,
     request: Request,
     settings: Settings,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::units::parse_duration,
-    delivery::sse::{self, Opening},
+    delivery::sse::{self, Opening, SseStream},
     encoding::Encoding,
     fanout::{Begin, LagPolicy},
     log::Start,
@@ -137,7 +137,7 @@ fn subscribe(
             _ => Opening::Silent,
         },
     };
-    let stream = sse::stream(Arc::clone(&app.hub), request, app.streams.clone());
+    let stream = SseStream::new(Arc::clone(&app.hub), request, app.streams.clone()).into_stream();
     let body = match parts.extensions.get::<Arc<Connection>>() {
         Some(connection) => connection.stream_body(stream, parts.version),
         None => Body::from_stream(stream),
