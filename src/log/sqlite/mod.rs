@@ -186,6 +186,7 @@ struct Shared {
 /// The end of the log, and those who follow it.
 struct Live {
     head: u64,
+    removed_to: u64,
     tails: Vec<TailSender>,
     closed: bool,
 }
@@ -223,6 +224,7 @@ impl SqliteLog {
             wal_bytes_max,
             live: Mutex::new(Live {
                 head: store.facts.meta.head,
+                removed_to: store.facts.meta.removed_to,
                 tails: Vec::new(),
                 closed: false,
             }),
@@ -401,6 +403,11 @@ impl Shared {
         live.tails.clone()
     }
 
+    /// Something was removed, up to there.
+    fn removed(&self, to: u64) {
+        self.live().removed_to = to;
+    }
+
     fn send(&self, tails: &[TailSender], events: Vec<Arc<Event>>) {
         if events.is_empty() {
             return;
@@ -489,9 +496,11 @@ impl EventLog for SqliteLog {
     }
 
     fn bounds(&self) -> Bounds {
+        let live = self.shared.live();
         Bounds {
             epoch: self.shared.epoch,
-            head: self.shared.live().head,
+            head: live.head,
+            removed_to: live.removed_to,
         }
     }
 

@@ -266,12 +266,19 @@ impl Writer {
             tracing::warn!("the log has room again");
             self.full = false;
         }
+        self.tell_removed();
         let tails = self.shared.publish(&events);
         for (append, outcomes) in group.into_iter().zip(outcomes) {
             // Who asked may be gone.
             let _ = append.reply.send(Ok(outcomes));
         }
         self.shared.send(&tails, events);
+    }
+
+    fn tell_removed(&self) {
+        if let Some(store) = &self.store {
+            self.shared.removed(store.facts.meta.removed_to);
+        }
     }
 
     /// The commit's outcome is open: close everything, so that what is on disk decides.
@@ -328,6 +335,7 @@ impl Writer {
         }
         let found = store.stored_after(head).map_err(failed)?;
         self.store = Some(store);
+        self.tell_removed();
         shared.readers.open();
         // The unknown group was stored after all: it is in the log, so the tails have to have it.
         if !found.is_empty() {
@@ -432,7 +440,10 @@ impl Writer {
             step = again;
         }
         match step {
-            Ok(()) => self.bound_wal(),
+            Ok(()) => {
+                self.tell_removed();
+                self.bound_wal();
+            }
             Err(Failure::Unknown(error)) => self.broken(Vec::new(), &error),
             Err(Failure::Full(error)) => {
                 if !self.full {
