@@ -281,10 +281,10 @@ impl Subscription {
             self.go_live(seat);
             return None;
         }
-        // Where something beyond the place was removed, only the log knows what that means to this reader.
-        if bounds.removed_to <= position
-            && let Some(frame) = feed.recent(position)
-        {
+        // Where something beyond the place was removed, only the log knows what that means to a reader that comes back.
+        // To one that was here already the frames that are held are still delivered.
+        let is_whole = self.first.is_none() || bounds.removed_to <= position;
+        if is_whole && let Some(frame) = feed.recent(position) {
             self.first = None;
             return self.beyond_place(frame);
         }
