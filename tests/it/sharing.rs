@@ -135,13 +135,13 @@ impl Bench {
         Subscription::live_now(&self.hub, &self.filter, LagPolicy::Gap)
     }
 
-    async fn from(&self, begin: Begin) -> Subscription {
+    async fn start(&self, begin: Begin) -> Subscription {
         let requested = String::new();
         Subscription::start(&self.hub, &self.filter, begin, requested, LagPolicy::Gap).await
     }
 
-    async fn from_cursor(&self, cursor: Cursor) -> Subscription {
-        self.from(Begin::Log(Start::Cursor(cursor))).await
+    async fn back_from(&self, cursor: Cursor) -> Subscription {
+        self.start(Begin::Log(Start::Cursor(cursor))).await
     }
 
     fn reads(&self) -> usize {
@@ -187,13 +187,13 @@ async fn who_comes_back_within_the_newest_frames_does_not_touch_the_log() {
     }
     assert_eq!(take(&mut steady, 50).await, numbers(0..50));
     for (n, cursor) in cursors.iter().enumerate().take(49) {
-        let mut back = bench.from_cursor(*cursor).await;
+        let mut back = bench.back_from(*cursor).await;
         assert_eq!(take(&mut back, 49 - n).await, numbers(n + 1..50));
     }
     assert_eq!(bench.reads(), 0);
     // Also after the last reader has gone.
     drop(steady);
-    let mut back = bench.from_cursor(cursors[9]).await;
+    let mut back = bench.back_from(cursors[9]).await;
     assert_eq!(take(&mut back, 40).await, numbers(10..50));
     assert_eq!(bench.reads(), 0);
     assert_eq!(bench.hub.feeds(), 1);
@@ -249,7 +249,7 @@ async fn past_the_bound_of_the_cache_the_log_is_read_and_nothing_is_missed() {
             bench.publish("x".repeat(1_000)).await;
         }
         assert_eq!(take(&mut steady, 101).await.len(), 101);
-        let mut back = bench.from_cursor(first).await;
+        let mut back = bench.back_from(first).await;
         assert_eq!(take(&mut back, 100).await.len(), 100);
         assert!(bench.reads() > 0, "{cache}");
         // And then it is live again.
@@ -273,7 +273,7 @@ async fn what_was_removed_is_told_though_its_frame_is_still_held() {
         bench.publish(n.to_string()).await;
     }
     assert_eq!(take(&mut steady, 20).await, numbers(0..20));
-    let mut back = bench.from_cursor(first).await;
+    let mut back = bench.back_from(first).await;
     let Delivery::Gap(gap) = back.next().await else {
         panic!("events 1 to 14 were removed");
     };
