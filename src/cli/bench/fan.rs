@@ -3,9 +3,10 @@
 use super::{
     args::{FanArgs, Interest, PublishArgs, Sending, Target},
     lines,
-    load::{Load, Patience, Shape},
+    load::{Load, Shape},
     meter::Measured,
     report::Report,
+    wait::Patience,
 };
 use serde_json::json;
 use std::{process::ExitCode, time::Duration};
@@ -22,6 +23,7 @@ pub(super) fn run(args: &FanArgs) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         readers: args.readers,
         topics,
+        topic_end: String::new(),
         connections: args.sending.connections,
         interest: args.interest.clone(),
         array: None,
@@ -60,6 +62,7 @@ pub(super) fn run_publish(args: &PublishArgs) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         readers: 0,
         topics: 1,
+        topic_end: String::new(),
         connections: args.sending.connections,
         interest: Interest::default(),
         array: args.array,

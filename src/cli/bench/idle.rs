@@ -28,6 +28,7 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         readers: args.readers,
         topics: u32::try_from(topics)?.max(1),
+        topic_end: String::new(),
         connections: 8,
         interest: args.interest.clone(),
         array: None,

@@ -3,11 +3,12 @@
 use super::{
     args::{Interest, PublishArgs},
     fan::head,
-    load::{Load, Patience, Shape},
+    load::{Load, Shape},
     report::Report,
     response::Response,
     socket::write_some,
     stamp::Stamp,
+    wait::Patience,
 };
 use anyhow::Context as _;
 use mio::{Events, Interest as Ready, Poll, Token, net::TcpStream};
@@ -25,14 +26,20 @@ const CHUNK_LINES: u32 = 256;
 
 /// The hub's last line.
 #[derive(Deserialize)]
+struct LastLine {
+    summary: Summary,
+}
+
+#[derive(Deserialize)]
 struct Summary {
-    published: u64,
+    stored: u64,
 }
 
 pub(super) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         readers: 0,
         topics: 1,
+        topic_end: String::new(),
         connections: 1,
         interest: Interest::default(),
         array: None,
@@ -52,10 +59,11 @@ pub(super) fn run(args: &PublishArgs) -> anyhow::Result<ExitCode> {
     let lines: Vec<&str> = answer.lines().collect();
     let summary = lines
         .last()
-        .and_then(|line| serde_json::from_str::<Summary>(line).ok());
+        .and_then(|line| serde_json::from_str::<LastLine>(line).ok());
     let summary = summary.with_context(|| format!("expected a summary, and got {answer:?}"))?;
-    load.meter.published = summary.published;
-    load.meter.refused = sent.saturating_sub(summary.published);
+    let stored = summary.summary.stored;
+    load.meter.published = stored;
+    load.meter.refused = sent.saturating_sub(stored);
     let measured = load.snapshot().since(&before);
 
     let mut report = Report::new("publish");
@@ -117,7 +125,7 @@ pub(super) fn stream(
             match stream.read(&mut buffer) {
                 Ok(0) => anyhow::bail!("the hub ended the connection"),
                 Ok(count) => {
-                    response.feed(&buffer[..count], |body| answer.extend_from_slice(body))?
+                    response.feed(&buffer[..count], |body| answer.extend_from_slice(body))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),

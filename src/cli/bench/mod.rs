@@ -6,6 +6,7 @@
 
 mod args;
 mod ceiling;
+mod disk;
 mod fan;
 mod idle;
 mod lines;
@@ -17,12 +18,15 @@ mod replay;
 mod report;
 mod response;
 mod schedule;
+mod serve;
 mod socket;
 mod stamp;
 mod storm;
 mod system;
 mod target;
+mod topics;
 mod tracker;
+mod wait;
 
 pub(super) use args::BenchArgs;
 
@@ -38,6 +42,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         Mode::Publish(args) => fan::run_publish(args),
         Mode::Replay(args) => replay::run(args),
         Mode::Ceiling(args) => ceiling::run(args),
-        Mode::Topics(_) | Mode::Disk(_) => anyhow::bail!("not yet"),
+        Mode::Topics(args) => topics::run(args),
+        Mode::Disk(args) => disk::run(args),
     }
 }

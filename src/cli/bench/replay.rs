@@ -4,10 +4,11 @@ use super::{
     args::{Interest, ReplayArgs},
     fan::head,
     lines,
-    load::{Load, Patience, Shape},
+    load::{Load, Shape},
     reader::State,
     report::Report,
     target::Kind,
+    wait::Patience,
 };
 use serde_json::json;
 use std::{process::ExitCode, time::Duration};
@@ -22,6 +23,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         // Each reads the whole once.
         readers: args.times,
         topics: 1,
+        topic_end: String::new(),
         connections: if by_lines { 1 } else { args.connections },
         interest: Interest::default(),
         array: None,

@@ -4,10 +4,11 @@ use super::{
     args::{Interest, StormArgs},
     fan::head,
     idle::settled,
-    load::{Load, Patience, Shape},
+    load::{Load, Shape},
     meter::Times,
     reader::State,
     report::Report,
+    wait::Patience,
 };
 use serde_json::json;
 use std::{
@@ -25,6 +26,7 @@ pub(super) fn run(args: &StormArgs) -> anyhow::Result<ExitCode> {
     let shape = Shape {
         readers: args.readers,
         topics: 1,
+        topic_end: String::new(),
         connections: args.connections,
         interest: Interest::default(),
         array: None,

@@ -152,6 +152,11 @@ impl Hub {
         self.get(path, topics, last_id)
     }
 
+    /// The same by the route that takes several.
+    pub(super) fn subscribe_filter(&self, topics: &[String], last_id: Option<&[u8]>) -> Vec<u8> {
+        self.get(&self.subscribe_paths[1], topics, last_id)
+    }
+
     /// A stream of all that is kept of the topic.
     pub(super) fn replay(&self, topic: &str) -> Vec<u8> {
         self.get(&self.replay_path, &[topic.to_owned()], None)
@@ -169,17 +174,10 @@ impl Hub {
         request
     }
 
-    /// A publish of one event of `size` bytes.
+    /// A publish of one event of `size` bytes, or of as many as its body has places for.
     pub(super) fn publish(&self, topic: &str, size: usize) -> Publish {
         let body = with_topics(&self.publish_body, &[topic.to_owned()]);
-        self.publish_of(
-            &self.publish_path,
-            &self.publish_head,
-            topic,
-            &body,
-            1,
-            size,
-        )
+        self.publish_of(&self.publish_path, &self.publish_head, topic, &body, size)
     }
 
     /// A publish of a JSON array, to `POST /publish`.
@@ -187,20 +185,13 @@ impl Hub {
         let item = format!("{{\"topic\":\"{topic}\",\"data\":\"{{data}}\"}}");
         let body = format!("[{}]", vec![item; events].join(","));
         let head = format!("Host: {}\r\nContent-Type: application/json\r\n", self.host);
-        self.publish_of("/publish", &head, topic, &body, events, size)
+        self.publish_of("/publish", &head, topic, &body, size)
     }
 
     /// A publish whose body has as many events as it has places for data.
-    fn publish_of(
-        &self,
-        path: &str,
-        head: &str,
-        topic: &str,
-        body: &str,
-        events: usize,
-        size: usize,
-    ) -> Publish {
+    fn publish_of(&self, path: &str, head: &str, topic: &str, body: &str, size: usize) -> Publish {
         let path = with_topics(path, &[topic.to_owned()]);
+        let events = body.matches("{data}").count();
         let length = body.len() - events * "{data}".len() + events * size;
         let head = format!("POST {path} HTTP/1.1\r\n{head}Content-Length: {length}\r\n\r\n");
         let mut publish = Publish {
@@ -303,7 +294,7 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let parts = |url: &str| split(url).map(|(host, path)| (host, path)).unwrap();
+        let parts = |url: &str| split(url).unwrap();
         assert_eq!(parts("http://a:8080/x?y"), ("a:8080".into(), "/x?y".into()));
         assert_eq!(parts("http://a"), ("a:80".into(), "/".into()));
         assert!(split("https://a").is_err());

@@ -126,6 +126,13 @@ impl Tracker {
         self.delivered
     }
 
+    /// Has a reader of the topic expect the lane's events from that one on.
+    pub(super) fn skip(&mut self, reader: usize, topic: u32, lane: u32, seq: u32) {
+        if let Some(place) = self.lanes.place(topic, lane) {
+            self.next[reader * self.lanes.per_topic() as usize + place as usize] = seq;
+        }
+    }
+
     /// The same for one reader.
     pub(super) fn received(&self, reader: usize) -> u64 {
         u64::from(self.received[reader])
