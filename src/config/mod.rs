@@ -181,6 +181,11 @@ table! {
         /// Origins of web pages that may read and publish, beside the hub's own and those on localhost.
         /// A page of another origin cannot read, and its publishes get 403.
         origins: Vec<String> = Vec::new(), Kind::Origins;
+
+        /// What serves plain HTTP/1 requests and the streams that they open: "lean", a loop of the hub's own
+        /// that keeps nothing for a stream but its socket and its place; "library", the HTTP library that
+        /// serves all other requests, with its buffers. What clients see is the same.
+        http1: Http1 = Http1::Lean, Kind::Words(Http1::WORDS);
     }
 }
 
@@ -202,6 +207,15 @@ pub enum Durability {
     Os,
 }
 
+/// What serves plain HTTP/1 requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http1 {
+    /// A loop of the hub's own, as far as it goes.
+    Lean,
+    /// hyper, from a connection's first byte.
+    Library,
+}
+
 impl Engine {
     const WORDS: &[&str] = &["sqlite", "memory"];
     const ALL: &[Self] = &[Self::Sqlite, Self::Memory];
@@ -210,6 +224,11 @@ impl Engine {
 impl Durability {
     const WORDS: &[&str] = &["sync", "os"];
     const ALL: &[Self] = &[Self::Sync, Self::Os];
+}
+
+impl Http1 {
+    const WORDS: &[&str] = &["lean", "library"];
+    const ALL: &[Self] = &[Self::Lean, Self::Library];
 }
 
 /// The enums are one word each: `WORDS` and `ALL` are in the same order.
@@ -234,4 +253,4 @@ macro_rules! word {
     )+ };
 }
 
-word!(Engine, Durability);
+word!(Engine, Durability, Http1);

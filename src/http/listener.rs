@@ -1,31 +1,21 @@
-//! The accept loop: a connection cap with a reserve, deadlines, HTTP/1.1, HTTP/1.0 and HTTP/2 with prior knowledge.
-//! (`axum::serve` sets no header timeout and no bounds of HTTP/2.)
+//! The accept loop: a connection cap with a reserve, and who serves a connection.
 
 use super::{
-    socket::{Connection, Socket},
-    stall,
+    lean::{self, Lean, Streaming},
+    library::Library,
 };
 use crate::config::ServerConfig;
-use axum::{Router, body::Body, http::Request, response::Response};
-use bytes::Bytes;
-use hyper::{
-    body::Incoming,
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::Service,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use axum::Router;
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{ServiceExt, util::Oneshot};
 
 /// What an HTTP/2 connection begins with.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Connections beyond the cap that are still accepted, to be turned away in words.
 const RESERVE: usize = 64;
@@ -42,15 +32,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Unsent bytes that the kernel takes beyond what it sends: what comes after waits in the hub, where it can be bounded.
 const NOT_SENT_BYTES: u32 = 16 << 10; // 16 KiB
 
-/// What is not sent of one HTTP/2 stream, in bytes.
-const HTTP2_SEND_BYTES_MAX: usize = 32 << 10; // 32 KiB
-
-/// Streams on one HTTP/2 connection.
-const HTTP2_STREAMS_MAX: u32 = 256;
-
-/// Silence after which an HTTP/2 connection is pinged, and how long the answer may take.
-const HTTP2_PING: Duration = Duration::from_secs(20);
-
 /// A connection that the hub closes is read on for so long, so that a client that sends all of a body before it reads
 /// gets the answer and not a reset; and for so long once nothing comes, or the hub goes down.
 const LINGER: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(2));
@@ -63,7 +44,6 @@ const LINGER_BYTES: usize = 64 << 10; // 64 KiB
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// A hub's door: accepts connections and serves them.
-#[derive(Clone)]
 pub struct Listener {
     /// What answers.
     pub router: Router,
@@ -80,7 +60,8 @@ pub struct Listener {
 impl Listener {
     /// Accepts until `stop`.
     pub async fn accept(self, listener: TcpListener) {
-        let cap = self.connections_max();
+        let this = Arc::new(self);
+        let cap = this.connections_max();
         let places = Arc::new(Semaphore::new(cap + RESERVE));
         // Who comes during a drain is told so; the drain does not wait for that.
         let late = TaskTracker::new();
@@ -92,19 +73,19 @@ impl Listener {
                 Some((place, listener.accept().await))
             };
             let (place, accepted) = tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = this.stop.cancelled() => return,
                 Some(next) = next => next,
             };
             match accepted {
                 Ok((tcp, _)) => {
                     paused = false;
                     let overloaded = places.available_permits() < RESERVE;
-                    let mut door = self.clone();
-                    if self.drain.is_cancelled() {
-                        door.tasks = late.clone();
-                    }
-                    let tasks = door.tasks.clone();
-                    tasks.spawn(door.serve(tcp, Connection::new(overloaded), place));
+                    let tasks = match this.drain.is_cancelled() {
+                        true => &late,
+                        false => &this.tasks,
+                    };
+                    let door = Arc::clone(&this);
+                    tasks.spawn(door.serve(tcp, overloaded, tasks.clone(), place));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -131,43 +112,69 @@ impl Listener {
             .clamp(8, 1 << 24)
     }
 
-    async fn serve(mut self, tcp: TcpStream, connection: Connection, place: OwnedSemaphorePermit) {
-        let (tcp, connection) = (Arc::new(tcp), Arc::new(connection));
+    /// Serves one connection.
+    async fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        overloaded: bool,
+        tasks: TaskTracker,
+        place: OwnedSemaphorePermit,
+    ) {
         if let Err(error) = self.set_options(&tcp) {
             tracing::debug!(%error, "a connection ended before it began");
             return;
         }
-        let turned_away = connection.overloaded || self.drain.is_cancelled();
-        if turned_away {
+        let turned_away = overloaded || self.drain.is_cancelled();
+        let drain = match turned_away {
             // It is to be answered once, not closed at once.
-            self.drain = CancellationToken::new();
-        }
+            true => CancellationToken::new(),
+            false => self.drain.clone(),
+        };
         let serving = async {
-            let first = tokio::select! {
-                first = timeout(self.limits.head_timeout, first_bytes(&tcp)) => first,
-                // A connection that has asked for nothing is not waited for.
-                () = self.drain.cancelled() => return,
-            };
-            let Ok(Some((before, http2))) = first else {
-                return;
-            };
-            let socket = Socket::new(
-                Arc::clone(&tcp),
-                Arc::clone(&connection),
-                before,
-                self.limits.write_timeout,
-            );
-            if http2 {
-                // Boxed, so that an HTTP/1 connection does not take the room of both.
-                Box::pin(self.http2(socket, &connection)).await;
-            } else {
-                let answered = tokio::select! {
-                    answered = self.http1(socket, &connection) => answered,
-                    () = connection.client_gone(&tcp) => false,
-                };
-                // Of a stream's client nothing is unread, and a drain need not wait for it to close.
-                if answered && !connection.is_streaming() {
-                    self.linger(&tcp).await;
+            let mut lean = Lean::new(tcp, Arc::clone(&self), drain.clone(), overloaded);
+            let (end, tcp) = (lean.run().await, lean.tcp);
+            // What is not lean is boxed, so that a lean connection does not take the room of all.
+            match end {
+                lean::End::Gone => None,
+                lean::End::Answered => {
+                    Box::pin(linger(&tcp, &drain)).await;
+                    None
+                }
+                lean::End::Stream(opened) => {
+                    Streaming::begin(opened, tcp, Arc::clone(&self), place).await
+                }
+                lean::End::Library(before, response) => {
+                    let router = self.router.clone();
+                    let tcp = Arc::new(tcp);
+                    let library = Library {
+                        door: &self,
+                        router: match response {
+                            Some(response) => lean::answered(router, response),
+                            None => router,
+                        },
+                        tcp: Arc::clone(&tcp),
+                        overloaded,
+                        before,
+                        drain: drain.clone(),
+                        tasks: tasks.clone(),
+                    };
+                    if Box::pin(library.http1()).await {
+                        Box::pin(linger(&tcp, &drain)).await;
+                    }
+                    None
+                }
+                lean::End::Http2(before) => {
+                    let library = Library {
+                        door: &self,
+                        router: self.router.clone(),
+                        tcp: Arc::new(tcp),
+                        overloaded,
+                        before,
+                        drain: drain.clone(),
+                        tasks: tasks.clone(),
+                    };
+                    Box::pin(library.http2()).await;
+                    None
                 }
             }
         };
@@ -177,12 +184,21 @@ impl Listener {
                 false => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = serving => {}
-            () = self.stop.cancelled() => {}
-            () = too_long => {}
+        let stream = tokio::select! {
+            stream = serving => stream,
+            () = self.stop.cancelled() => None,
+            () = too_long => None,
+        };
+        if let Some(streaming) = stream {
+            // In a task of its own, since this one has more room than a stream needs.
+            tasks.spawn(streaming.run());
         }
-        drop(place);
+    }
+
+    /// The most that a request's head may have, in bytes.
+    pub(super) fn head_bytes_max(&self) -> usize {
+        let bytes = usize::try_from(self.limits.head_bytes_max).unwrap_or(usize::MAX);
+        bytes.max(8 << 10)
     }
 
     fn set_options(&self, tcp: &TcpStream) -> io::Result<()> {
@@ -195,145 +211,36 @@ impl Listener {
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(self.limits.write_timeout))
     }
+}
 
-    /// Says that nothing more will be sent, and reads on for a while.
-    async fn linger(&self, tcp: &TcpStream) {
-        if socket2::SockRef::from(tcp)
-            .shutdown(std::net::Shutdown::Write)
-            .is_err()
-        {
-            return;
-        }
-        let (most, silence) = LINGER;
-        // Allocated, so that connections that do not linger do not carry it.
-        let mut part = Vec::with_capacity(LINGER_BYTES);
-        let read_on = async {
-            while let Ok(Ok(())) = timeout(silence, tcp.readable()).await {
-                part.clear();
-                match tcp.try_read_buf(&mut part) {
-                    Ok(1..) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    _ => return,
-                }
+/// Says that nothing more will be sent, and reads on for a while.
+async fn linger(tcp: &TcpStream, drain: &CancellationToken) {
+    if socket2::SockRef::from(tcp)
+        .shutdown(std::net::Shutdown::Write)
+        .is_err()
+    {
+        return;
+    }
+    let (most, silence) = LINGER;
+    // Allocated, so that connections that do not linger do not carry it.
+    let mut part = Vec::with_capacity(LINGER_BYTES);
+    let read_on = async {
+        while let Ok(Ok(())) = timeout(silence, tcp.readable()).await {
+            part.clear();
+            match tcp.try_read_buf(&mut part) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return,
             }
-        };
-        let going_down = async {
-            self.drain.cancelled().await;
-            sleep(silence).await;
-        };
-        tokio::select! {
-            _ = timeout(most, read_on) => {}
-            () = going_down => {}
         }
-    }
-
-    fn requests(&self, connection: &Arc<Connection>) -> Requests {
-        Requests {
-            router: self.router.clone(),
-            connection: Arc::clone(connection),
-        }
-    }
-
-    /// Whether all that was to be said was said, so that it is worth waiting until it was heard.
-    async fn http1(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) -> bool {
-        let head_bytes_max = usize::try_from(self.limits.head_bytes_max).unwrap_or(usize::MAX);
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_timeout)
-            .max_buf_size(head_bytes_max.max(8 << 10))
-            .max_headers(256);
-        let mut serving = pin!(builder.serve_connection(socket, self.requests(connection)));
-        let result = tokio::select! {
-            result = serving.as_mut() => result,
-            () = self.drain.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        // What is not even a request got its answer, too.
-        let answered = result
-            .as_ref()
-            .map_or_else(hyper::Error::is_parse, |()| true);
-        log_end(result);
-        answered
-    }
-
-    async fn http2(&self, socket: TokioIo<Socket>, connection: &Arc<Connection>) {
-        let head_bytes_max = u32::try_from(self.limits.head_bytes_max).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(Tracked {
-            tasks: self.tasks.clone(),
-            write_timeout: self.limits.write_timeout,
-        });
-        builder
-            .timer(TokioTimer::new())
-            .keep_alive_interval(HTTP2_PING)
-            .keep_alive_timeout(HTTP2_PING)
-            .max_header_list_size(head_bytes_max)
-            .max_concurrent_streams(HTTP2_STREAMS_MAX)
-            .max_send_buf_size(HTTP2_SEND_BYTES_MAX);
-        let mut serving = pin!(builder.serve_connection(socket, self.requests(connection)));
-        let result = tokio::select! {
-            result = serving.as_mut() => result,
-            () = self.drain.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        log_end(result);
-    }
-}
-
-/// The router, told on which connection a request came.
-struct Requests {
-    router: Router,
-    connection: Arc<Connection>,
-}
-
-impl Service<Request<Incoming>> for Requests {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Oneshot<Router, Request<Body>>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request
-            .extensions_mut()
-            .insert(Arc::clone(&self.connection));
-        self.router.clone().oneshot(request.map(Body::new))
-    }
-}
-
-/// Spawns hyper's HTTP/2 streams where a drain waits for them, and ends those whose client takes nothing.
-#[derive(Clone)]
-struct Tracked {
-    tasks: TaskTracker,
-    write_timeout: Duration,
-}
-
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
-    fn execute(&self, future: F) {
-        self.tasks.spawn(stall::run(future, self.write_timeout));
-    }
-}
-
-/// Reads until it is clear whether this is HTTP/2, and gives back what was read. `None` if nothing came.
-async fn first_bytes(tcp: &TcpStream) -> Option<(Bytes, bool)> {
-    let mut read = Vec::with_capacity(HTTP2_PREFACE.len());
-    loop {
-        tcp.readable().await.ok()?;
-        // No further than the preface: the rest is hyper's.
-        let mut part = [0; HTTP2_PREFACE.len()];
-        let rest = HTTP2_PREFACE.len() - read.len();
-        match tcp.try_read(&mut part[..rest]) {
-            Ok(0) => return None,
-            Ok(count) => read.extend_from_slice(&part[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return None,
-        }
-        if !HTTP2_PREFACE.starts_with(&read) || read.len() == HTTP2_PREFACE.len() {
-            let http2 = read == HTTP2_PREFACE;
-            return Some((read.into(), http2));
-        }
+    };
+    let going_down = async {
+        drain.cancelled().await;
+        sleep(silence).await;
+    };
+    tokio::select! {
+        _ = timeout(most, read_on) => {}
+        () = going_down => {}
     }
 }
 
@@ -344,12 +251,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
     )
-}
-
-fn log_end(result: hyper::Result<()>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "a connection ended with an error");
-    }
 }
 
 /// The deadline of a drain.

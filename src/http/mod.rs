@@ -4,6 +4,8 @@ mod accept;
 mod admission;
 mod body;
 mod browser;
+mod lean;
+mod library;
 pub mod listener;
 mod ndjson;
 mod outcome;

@@ -1,6 +1,7 @@
 //! A connection's socket as hyper sees it, and what its streams need to know of it.
 
 use super::{refusal, stall};
+use crate::delivery::sse::SseStream;
 use axum::{body::Body, http::Version};
 use bytes::{Buf, Bytes};
 use hyper_util::rt::TokioIo;
@@ -10,7 +11,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -22,7 +23,7 @@ use tokio::{
     sync::Notify,
     time::{Sleep, sleep},
 };
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::StreamExt;
 
 /// What one stream may have in hyper's buffer, not yet taken by the socket; one piece may be larger.
 const UNSENT_BYTES_MAX: usize = 64 << 10; // 64 KiB
@@ -31,6 +32,9 @@ const UNSENT_BYTES_MAX: usize = 64 << 10; // 64 KiB
 pub(super) struct Connection {
     /// It is beyond the cap, and may only be turned away.
     pub(super) overloaded: bool,
+    /// Whether a stream is taken from here, rather than out of the answer's body.
+    takes_streams: bool,
+    stream: Mutex<Option<SseStream>>,
     /// How often all that was to be sent was taken by the socket.
     flushes: AtomicU64,
     flushed: Notify,
@@ -39,9 +43,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(overloaded: bool) -> Self {
+    /// A connection that hyper serves.
+    pub(super) fn library(overloaded: bool) -> Self {
+        Self::new(overloaded, false)
+    }
+
+    /// A connection that [`super::lean`] serves.
+    pub(super) fn lean(overloaded: bool) -> Self {
+        Self::new(overloaded, true)
+    }
+
+    fn new(overloaded: bool, takes_streams: bool) -> Self {
         Self {
             overloaded,
+            takes_streams,
+            stream: Mutex::new(None),
             flushes: AtomicU64::new(0),
             flushed: Notify::new(),
             streaming: AtomicBool::new(false),
@@ -51,11 +67,13 @@ impl Connection {
 
     /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent, and
     /// [`stall`] how long; in HTTP/1 the stream has the connection for itself, and waits here for the socket.
-    pub(super) fn stream_body(
-        self: &Arc<Self>,
-        stream: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
-        version: Version,
-    ) -> Body {
+    pub(super) fn stream_body(self: &Arc<Self>, stream: SseStream, version: Version) -> Body {
+        if self.takes_streams {
+            *self.slot() = Some(stream);
+            // Of no known size, so that nobody on the way out takes it for an empty answer.
+            return Body::from_stream(tokio_stream::empty::<Result<Bytes, Infallible>>());
+        }
+        let stream = stream.into_stream();
         if version >= Version::HTTP_2 {
             return Body::from_stream(stall::noted(stream));
         }
@@ -77,6 +95,15 @@ impl Connection {
                 yield Ok::<_, Infallible>(piece);
             }
         })
+    }
+
+    /// The stream of the answer that was given last, if it is one.
+    pub(super) fn take_stream(&self) -> Option<SseStream> {
+        self.slot().take()
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<SseStream>> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a stream has the connection for itself, or had it.
@@ -193,6 +220,9 @@ impl AsyncRead for Socket {
         if self.read_before.has_remaining() {
             let count = self.read_before.len().min(buf.remaining());
             buf.put_slice(&self.read_before.split_to(count));
+            if self.read_before.is_empty() {
+                self.read_before = Bytes::new(); // which lets go of the memory
+            }
             return Poll::Ready(Ok(()));
         }
         loop {

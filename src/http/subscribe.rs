@@ -137,10 +137,10 @@ fn subscribe(
             _ => Opening::Silent,
         },
     };
-    let stream = SseStream::new(Arc::clone(&app.hub), request, app.streams.clone()).into_stream();
+    let stream = SseStream::new(Arc::clone(&app.hub), request, app.streams.clone());
     let body = match parts.extensions.get::<Arc<Connection>>() {
         Some(connection) => connection.stream_body(stream, parts.version),
-        None => Body::from_stream(stream),
+        None => Body::from_stream(stream.into_stream()),
     };
     let mut response = stream_response(body);
     if parts.version < Version::HTTP_2 {
