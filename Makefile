@@ -3,6 +3,8 @@
 CLIENTS := tests/clients
 NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
 VENV := $(CLIENTS)/venv/.installed
+# Tests of what HTTP/1 serves, which has two ways to serve it.
+ON_BOTH_PATHS := live:: resume:: lag:: drain:: wire:: rude_clients:: limits:: overload:: crowd:: clients::
 CARGO_DENY_VERSION := 0.20.2
 
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
@@ -19,6 +21,7 @@ build: ## build the release binary, target/release/tidings
 test: test-tools ## install what the tests need, and run them all
 	node --test $(CLIENTS)/unit.test.mjs
 	cargo test --locked
+	TIDINGS_SERVER__HTTP1=library cargo test --locked --test it -- $(ON_BOTH_PATHS)
 	for example in examples/*.rs; do cargo run --quiet --locked --example $$(basename $$example .rs) || exit 1; done
 
 lint: cargo-deny ## check format, lints, docs, and the dependencies' licences, versions and sources

@@ -8,6 +8,7 @@
 
 mod bad_body;
 mod bad_input;
+mod both_paths;
 mod browser_rules;
 mod cli;
 mod clients;

@@ -1,6 +1,6 @@
 //! A hub inside the test process, on a free port, that drains on drop.
 
-use super::stream::Stream;
+use super::{http1, stream::Stream};
 use std::{net::SocketAddr, path::Path};
 use tempfile::TempDir;
 use tidings::{
@@ -29,7 +29,7 @@ impl TestServer {
 
     /// A hub with its log in memory and some knobs turned.
     pub(crate) async fn with(turn: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
+        let mut config = config();
         config.log.engine = Engine::Memory;
         turn(&mut config);
         Self::run(config, None).await
@@ -40,7 +40,7 @@ impl TestServer {
         let data = TempDir::new().unwrap();
         let config = Config {
             data_dir: data.path().to_owned(),
-            ..Config::default()
+            ..config()
         };
         Self::run(config, Some(data)).await
     }
@@ -49,7 +49,7 @@ impl TestServer {
     pub(crate) async fn on(data: &Path, turn: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             data_dir: data.to_owned(),
-            ..Config::default()
+            ..config()
         };
         turn(&mut config);
         Self::run(config, None).await
@@ -61,7 +61,7 @@ impl TestServer {
             Config {
                 data_dir: data.to_owned(),
                 listen: address,
-                ..Config::default()
+                ..config()
             },
             None,
         )
@@ -172,6 +172,12 @@ impl TestServer {
     pub(crate) async fn subscribe_with(&self, path: &str, headers: &[(&str, &str)]) -> Stream {
         Stream::open(self.address, path, headers).await
     }
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.server.http1 = http1();
+    config
 }
 
 impl Drop for TestServer {
