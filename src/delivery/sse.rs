@@ -281,12 +281,13 @@ enum Piece {
 }
 
 /// Waits for what is awaited, or for a time at which something has to be said. Cancel safe if `awaited` is.
-async fn or_due<F: Future + ?Sized>(
+/// (Not an `async fn`, which would keep its arguments twice.)
+fn or_due<F: Future + ?Sized>(
     mut awaited: Pin<&mut F>,
     silence: &mut Silence,
     heartbeat: &mut Option<Box<Heartbeat>>,
-) -> Result<F::Output, Due> {
-    poll_fn(|cx| {
+) -> impl Future<Output = Result<F::Output, Due>> {
+    poll_fn(move |cx| {
         if let Poll::Ready(output) = awaited.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
@@ -297,7 +298,6 @@ async fn or_due<F: Future + ?Sized>(
         }
         silence.poll_end(cx).map(|()| Err(Due::Keepalive))
     })
-    .await
 }
 
 /// All that a stream gets from a hub that cannot serve it now. (An error status would end an `EventSource` for ever.)

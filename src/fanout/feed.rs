@@ -186,13 +186,13 @@ impl Feed {
     pub(super) fn unpace(&self, token: u64) -> bool {
         let mut state = self.state();
         state.paced -= 1;
-        state.clock.leave(token, Instant::now()) && !state.gathered.is_empty()
+        state.clock.leave(token, Instant::now) && !state.gathered.is_empty()
     }
 
     /// A frame was written. Gives whether gathered events are to be looked at.
     pub(super) fn give_back(&self, token: u64) -> bool {
         let mut state = self.state();
-        state.clock.give_back(token, Instant::now()) && !state.gathered.is_empty()
+        state.clock.give_back(token, Instant::now) && !state.gathered.is_empty()
     }
 
     /// Whether frames that come say all that there is beyond the position. Only for who has a receiver.

@@ -62,8 +62,8 @@ impl PassClock {
         self.pass
     }
 
-    /// A reader gives a token back. Gives whether that ended the pass.
-    pub(super) fn give_back(&mut self, token: u64, now: Instant) -> bool {
+    /// A reader gives a token back. Gives whether that ended the pass. `now` is asked for only then.
+    pub(super) fn give_back(&mut self, token: u64, now: impl FnOnce() -> Instant) -> bool {
         if token != self.pass || self.owed == 0 {
             return false;
         }
@@ -73,12 +73,12 @@ impl PassClock {
         }
         self.next = self
             .sent
-            .map(|sent| sent + now.duration_since(sent).mul_f64(PASSES));
+            .map(|sent| sent + now().duration_since(sent).mul_f64(PASSES));
         true
     }
 
     /// A reader goes whose last token was this one. Gives whether that ended the pass.
-    pub(super) fn leave(&mut self, last: u64, now: Instant) -> bool {
+    pub(super) fn leave(&mut self, last: u64, now: impl FnOnce() -> Instant) -> bool {
         // One that has not even received the frame under way owes its token all the same.
         last < self.pass && self.give_back(self.pass, now)
     }
@@ -100,7 +100,7 @@ mod tests {
     fn pass(clock: &mut PassClock, at: Instant, readers: u32, each: Duration) -> Instant {
         let token = clock.sent(at, readers as usize);
         for reader in 1..=readers {
-            let over = clock.give_back(token, at + each * reader);
+            let over = clock.give_back(token, || at + each * reader);
             assert_eq!(over, reader == readers);
         }
         at + each * readers
@@ -134,7 +134,7 @@ mod tests {
             for _ in 0..readers {
                 now += MS / 100;
                 assert!(matches!(clock.when(now), When::AfterPass));
-                clock.give_back(token, now);
+                clock.give_back(token, || now);
             }
             let next = sent + pause(now - sent);
             assert_eq!(clock.when(now), When::At(next));
@@ -148,10 +148,10 @@ mod tests {
         let (mut clock, now) = (PassClock::default(), Instant::now());
         let before = clock.token();
         let token = clock.sent(now, 3);
-        assert!(!clock.give_back(token, now + MS));
+        assert!(!clock.give_back(token, || now + MS));
         // One that received the frame and could not write it, and one that never took it.
-        assert!(!clock.give_back(token, now + 2 * MS));
-        assert!(clock.leave(before, now + 3 * MS));
+        assert!(!clock.give_back(token, || now + 2 * MS));
+        assert!(clock.leave(before, || now + 3 * MS));
         assert_eq!(clock.when(now + 3 * MS), When::At(now + pause(3 * MS)));
     }
 
@@ -175,27 +175,27 @@ mod tests {
         let early = clock.sent(now, 2);
         // Comes during the pass, is not sent its frame, and goes: it owes nothing.
         let late = clock.token();
-        assert!(!clock.leave(late, now + MS));
-        assert!(!clock.give_back(early, now + MS));
+        assert!(!clock.leave(late, || now + MS));
+        assert!(!clock.give_back(early, || now + MS));
         assert_eq!(clock.when(now + MS), When::AfterPass);
-        assert!(clock.give_back(early, now + 2 * MS));
+        assert!(clock.give_back(early, || now + 2 * MS));
         // Leaves after it gave its token back, during no pass.
-        assert!(!clock.leave(early, now + 3 * MS));
+        assert!(!clock.leave(early, || now + 3 * MS));
         // A second answer for the same frame counts for nothing.
-        assert!(!clock.give_back(early, now + 3 * MS));
+        assert!(!clock.give_back(early, || now + 3 * MS));
     }
 
     #[test]
     fn a_frame_that_was_sent_early_begins_a_new_pass() {
         let (mut clock, now) = (PassClock::default(), Instant::now());
         let first = clock.sent(now, 2);
-        assert!(!clock.give_back(first, now + MS));
+        assert!(!clock.give_back(first, || now + MS));
         // Full before its time.
         let second = clock.sent(now + 2 * MS, 2);
-        assert!(!clock.give_back(first, now + 3 * MS));
+        assert!(!clock.give_back(first, || now + 3 * MS));
         assert_eq!(clock.when(now + 3 * MS), When::AfterPass);
-        assert!(!clock.give_back(second, now + 3 * MS));
-        assert!(clock.give_back(second, now + 4 * MS));
+        assert!(!clock.give_back(second, || now + 3 * MS));
+        assert!(clock.give_back(second, || now + 4 * MS));
         assert_eq!(
             clock.when(now + 4 * MS),
             When::At(now + 2 * MS + pause(2 * MS))
