@@ -7,6 +7,7 @@
 
 mod budget;
 mod checkpoint;
+mod ids;
 mod locate;
 mod lock;
 mod page;
