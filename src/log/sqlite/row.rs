@@ -12,7 +12,7 @@ use crate::{
     topic::Topic,
 };
 use bytes::Bytes;
-use rusqlite::{Connection, Row, params, types::ValueRef};
+use rusqlite::{CachedStatement, Connection, Row, params, types::ValueRef};
 
 /// The columns that [`Header::read`] and [`decode`] expect, in their order.
 macro_rules! columns {
@@ -110,44 +110,53 @@ fn crc(
     hash.finalize()
 }
 
-/// Writes an event as the topic's row `topic`, number `seq`, after `bytes` of others; gives what it costs.
-pub(super) fn insert(
-    conn: &Connection,
-    event: &Event,
-    topic: i64,
-    seq: u64,
-    bytes: u64,
-) -> rusqlite::Result<u64> {
-    let header = Header {
-        position: event.cursor.position,
-        topic,
-        time_ms: event.time_ms,
-        seq,
-        bytes,
-    };
-    let name = event.event.as_ref().map(|name| name.as_str());
-    let own_id = event.own_id.as_ref().map(|id| id.as_str());
-    let retry = event.retry_ms.map(i64::from);
-    let content = crc(event.topic.as_str(), name, own_id, retry, &event.data);
-    let crc = u64::from(header.crc()) << 32 | u64::from(content);
-    conn.prepare_cached(concat!(
-        "INSERT INTO events (",
-        columns!(),
-        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    ))?
-    .execute(params![
-        header.position,
-        topic,
-        header.time_ms,
-        seq,
-        bytes,
-        name,
-        own_id,
-        retry,
-        crc.cast_signed(),
-        &event.data[..],
-    ])?;
-    Ok(removal::cost(&event.data, name, own_id))
+/// Writes rows.
+pub(super) struct Insert<'a>(CachedStatement<'a>);
+
+impl<'a> Insert<'a> {
+    pub(super) fn prepare(conn: &'a Connection) -> rusqlite::Result<Self> {
+        let sql = concat!(
+            "INSERT INTO events (",
+            columns!(),
+            ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        );
+        conn.prepare_cached(sql).map(Self)
+    }
+
+    /// Writes an event as the topic's row `topic`, number `seq`, after `bytes` of others; gives what it costs.
+    pub(super) fn execute(
+        &mut self,
+        event: &Event,
+        topic: i64,
+        seq: u64,
+        bytes: u64,
+    ) -> rusqlite::Result<u64> {
+        let header = Header {
+            position: event.cursor.position,
+            topic,
+            time_ms: event.time_ms,
+            seq,
+            bytes,
+        };
+        let name = event.event.as_ref().map(|name| name.as_str());
+        let own_id = event.own_id.as_ref().map(|id| id.as_str());
+        let retry = event.retry_ms.map(i64::from);
+        let content = crc(event.topic.as_str(), name, own_id, retry, &event.data);
+        let crc = u64::from(header.crc()) << 32 | u64::from(content);
+        self.0.execute(params![
+            header.position,
+            topic,
+            header.time_ms,
+            seq,
+            bytes,
+            name,
+            own_id,
+            retry,
+            crc.cast_signed(),
+            &event.data[..],
+        ])?;
+        Ok(removal::cost(&event.data, name, own_id))
+    }
 }
 
 /// The event of a row whose header is `header`; `None` if it is damaged.
