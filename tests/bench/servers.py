@@ -177,8 +177,11 @@ class Server:
         until = time.monotonic() + READY_S
         while time.monotonic() < until and self.process.poll() is None:
             try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return f"http://127.0.0.1:{port}"
+                with socket.create_connection(("127.0.0.1", port), 1) as asked:
+                    # Some listen before there is a worker: any answer will do.
+                    asked.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                    if asked.recv(1):
+                        return f"http://127.0.0.1:{port}"
             except OSError:
                 time.sleep(0.01)
         raise Failed(f"{self.name} did not start: {self.errors()}")

@@ -24,7 +24,9 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="one round, shorter")
     arguments.add_argument("--rounds", type=int, help="3, or 1 with --quick")
-    arguments.add_argument("--only", nargs="+", metavar="CASE", help="only these cases: " + " ".join(c.key for c in cases.CASES))
+    arguments.add_argument(
+        "--only", nargs="+", metavar="CASE", help="only these cases: " + " ".join(c.key for c in cases.CASES)
+    )
     given = arguments.parse_args()
     rounds = given.rounds or (1 if given.quick else 3)
     chosen = [case for case in cases.CASES if not given.only or case.key in given.only]
@@ -44,7 +46,9 @@ def main():
                 for field in case.fields:
                     kept.setdefault(field, []).append(found.get(field))
                 told = ", ".join(f"{field} {found.get(field)}" for field in case.fields[:5])
-                print(f"{time.monotonic() - begun:5.0f} s  round {number + 1}  {case.key:18} {name:10} {told}", flush=True)
+                print(
+                    f"{time.monotonic() - begun:5.0f} s  round {number + 1}  {case.key:18} {name:10} {told}", flush=True
+                )
                 if wrong:
                     note = f"{case.key}, {name}, round {number + 1}: {wrong}"
                     print(f"         {note}", flush=True)

@@ -95,6 +95,17 @@ pub(super) fn head(report: &mut Report, load: &Load, target: &Target) {
 /// With a number of events, what is measured ends with the last delivery; else with the time, since a server may have
 /// taken more than it has delivered by then: what is late still counts in the latency, and for gaps.
 pub(super) fn send(load: &mut Load, sending: &Sending) -> anyhow::Result<Measured> {
+    let measured = send_all(load, sending)?;
+    if load.meter.published == 0 {
+        load.check_refused()?;
+    }
+    Ok(measured)
+}
+
+fn send_all(load: &mut Load, sending: &Sending) -> anyhow::Result<Measured> {
+    load.look_for_server();
+    // Connections that a server has closed since they were last used are opened anew, not tried.
+    load.turn()?;
     if let Some(rate) = sending.rate {
         anyhow::ensure!(rate > 0.0, "--rate {rate}: expected more than 0");
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Between two looks at a server's memory, and how many in a row have to find about the same.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 const LOOKS: u32 = 5;
 const SAME_BYTES: u64 = 64 << 10; // 64 KiB
 
@@ -35,12 +35,11 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     };
     anyhow::ensure!(args.readers > 0, "--readers 0: expected at least one");
     let mut load = Load::new(&args.target, &shape)?;
-    let server = load.server.clone();
-    let server = server.context("the server's process is not to be seen; name it with --pid")?;
-
     // One reader and one event first: what the first of each costs is no stream's.
     load.open_readers(0..1)?;
     load.probe()?;
+    let server = load.server.clone();
+    let server = server.context("the server's process is not to be seen; name it with --pid")?;
     let before = settled(&mut load, &server)?;
     load.open_readers(1..args.readers)?;
     let after = settled(&mut load, &server)?;

@@ -144,6 +144,13 @@ impl Load {
         u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Looks which processes the server has by now: some start their workers after they listen.
+    pub(super) fn look_for_server(&mut self) {
+        if let Some(server) = &mut self.server {
+            *server = Processes::of(server.root());
+        }
+    }
+
     pub(super) fn topic(&self, topic: u32) -> &str {
         &self.topics[topic as usize]
     }

@@ -48,7 +48,7 @@ impl Publisher {
         token: Token,
     ) -> io::Result<()> {
         self.response = Response::default();
-        self.stream = Some(dialer.dial(registry, token)?);
+        self.stream = Some(dialer.dial(registry, token, None)?);
         Ok(())
     }
 

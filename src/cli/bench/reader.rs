@@ -11,6 +11,9 @@ use std::io;
 /// Of a stream's end so much is kept for its last id.
 const TAIL_BYTES: usize = 8 << 10; // 8 KiB
 
+/// What the kernel holds for a reader that never reads.
+const STALLED_BYTES: usize = 4 << 10; // 4 KiB
+
 /// A reader, over all its connections.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -66,7 +69,9 @@ impl Reader {
         self.response = Response::default();
         self.carry = Carry::default();
         self.request = request;
-        self.stream = Some(dialer.dial(registry, token)?);
+        // Else the kernel would read a megabyte in its place.
+        let receive_bytes = self.stalls.then_some(STALLED_BYTES);
+        self.stream = Some(dialer.dial(registry, token, receive_bytes)?);
         self.state = State::Connecting;
         Ok(())
     }

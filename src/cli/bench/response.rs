@@ -13,6 +13,7 @@ pub(super) struct Response {
     /// The head, as long as it is not complete.
     head: Vec<u8>,
     status: u16,
+    closes: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -42,6 +43,11 @@ impl Response {
     /// The status, once the head is there.
     pub(super) fn status(&self) -> Option<u16> {
         (self.state != State::Head).then_some(self.status)
+    }
+
+    /// Whether the connection ends with it.
+    pub(super) fn closes(&self) -> bool {
+        self.closes
     }
 
     /// Whether the body has come to its end.
@@ -150,6 +156,7 @@ impl Response {
         };
         let chunked = value("transfer-encoding")
             .is_some_and(|value| value.to_ascii_lowercase().contains("chunked"));
+        self.closes = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         let length = value("content-length").map(|value| value.trim().parse());
         self.state = match (self.status, chunked, length) {
             (100..200, ..) => State::Head,

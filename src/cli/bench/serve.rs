@@ -135,6 +135,9 @@ impl Load {
         let Some(flight) = publisher.flight.take() else {
             return;
         };
+        if publisher.response.closes() {
+            publisher.close();
+        }
         let events = u64::from(flight.events);
         if !(200..300).contains(&status) {
             self.refuse(events, &format!("status {status}"));

@@ -23,12 +23,21 @@ impl Dialer {
         Self { address, opened: 0 }
     }
 
-    /// Begins to connect. The first event of the token says that it is done, or has failed.
-    pub(super) fn dial(&mut self, registry: &Registry, token: Token) -> io::Result<TcpStream> {
+    /// Begins to connect. The first event of the token says that it is done, or has failed. Of what is sent to it
+    /// the kernel holds about `receive_bytes`, or as much as it likes.
+    pub(super) fn dial(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        receive_bytes: Option<usize>,
+    ) -> io::Result<TcpStream> {
         let domain = Domain::for_address(self.address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
+        if let Some(bytes) = receive_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
         if self.address.ip().is_loopback() && self.address.is_ipv4() {
             let source = 1 + self.opened / PER_SOURCE % 250;
             let source = Ipv4Addr::new(127, 0, 0, u8::try_from(source).unwrap_or(1));

@@ -94,6 +94,7 @@ impl Load {
         }
         self.settle()?;
         self.check_readers()?;
+        self.look_for_server();
         self.check_refused()
     }
 
