@@ -32,7 +32,7 @@ class Case:
 
 def fan(key, servers, rest, fields, seconds=(3, 1), **more):
     command = "fan --seconds {seconds}s --warmup {warmup}ms --patience 20s " + rest
-    return Case(key, servers, command, fields, {"seconds": seconds, "warmup": (700, 300)}, **more)
+    return Case(key, servers, command, fields, {"seconds": seconds, "warmup": (700, 200)}, **more)
 
 
 SATURATED = [
@@ -53,7 +53,7 @@ CASES = [
     fan("fan-1000-stalled", OWN, "--readers 1000 --connections 64 --stalled 1", SATURATED),
     # At a given rate.
     fan("rate-200", ALL, "--readers 1000 --rate 200", PACED, (4, 1)),
-    fan("rate-1000", TWO, "--readers 1000 --rate 1000", PACED, (4, 1)),
+    fan("rate-1000", OWN, "--readers 1000 --rate 1000", PACED, (4, 1)),
     fan("rate-1000-stalled", OWN, "--readers 1000 --rate 1000 --stalled 1", PACED, (4, 1)),
     fan("rate-20", ALL, "--readers 1000 --rate 20", PACED, (4, 1)),
     fan(
@@ -61,7 +61,7 @@ CASES = [
         ["tidings", "memory", "nchan", "plain", "ceiling"],
         "--readers 1 --rate 100 --connections 1",
         PACED,
-        (5, 2),
+        (5, 1),
     ),
     # Other shapes.
     fan("own-topics", TWO, "--readers 5000 --own-topics --connections 16", SATURATED),
@@ -81,7 +81,7 @@ CASES = [
         "idle --readers 5000 --seconds 1s",
         IDLE,
     ),
-    Case("idle-15000", OWN, "idle --readers 15000 --seconds {seconds}s", IDLE, {"seconds": (30, 3)}),
+    Case("idle-15000", OWN, "idle --readers 15000 --seconds {seconds}s", IDLE, {"seconds": (30, 1)}),
     Case("idle-own-topics", TWO, "idle --readers 5000 --own-topics --seconds 1s", IDLE),
     Case("idle-own-filters", OWN, "idle --readers 5000 --own-filter 50 --seconds 1s", IDLE),
     # Publishing.
@@ -104,7 +104,7 @@ CASES = [
     Case(
         "publish-arrays", OWN, "publish --array 1000 --connections 8 --seconds {seconds}s", PUBLISH, {"seconds": (3, 1)}
     ),
-    Case("publish-paced", TWO, "publish --connections 1 --rate 100 --seconds {seconds}s", PUBLISH, {"seconds": (5, 2)}),
+    Case("publish-paced", TWO, "publish --connections 1 --rate 100 --seconds {seconds}s", PUBLISH, {"seconds": (5, 1)}),
     Case(
         "publish-retention",
         OWN,
@@ -120,7 +120,7 @@ CASES = [
         OWN,
         "replay --events 100000 --times {times}",
         ["events_per_s", "cpu_us_per_delivery"],
-        {"times": (5, 2)},
+        {"times": (5, 1)},
     ),
     Case(
         "storm",

@@ -7,6 +7,7 @@ With --quick: one round, shorter, into target/bench-quick. With --only: some cas
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -32,6 +33,9 @@ def main():
     chosen = [case for case in cases.CASES if not given.only or case.key in given.only]
     if not chosen:
         arguments.error("no case has that name")
+    # Each stream is an open file of the server's and of the load's; both inherit this.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     here = present()
     figures, notes, commands, failed = {}, [], {}, False
     begun = time.monotonic()

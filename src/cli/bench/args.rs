@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  tidings bench fan --readers 1000 --connections 64 --seconds 5
+  tidings bench fan --readers 1000 --connections 64 --seconds 5s
   tidings bench fan --readers 1000 --rate 200 --json
   tidings bench idle --readers 5000 --own-topics
   tidings bench fan --hub nchan --url http://127.0.0.1:9000 --readers 100
