@@ -2,8 +2,10 @@
 
 use super::feed::Feed;
 use crate::topic::{Filter, Pattern, Topic};
+use hashbrown::{HashTable, hash_table::Entry};
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
     sync::Arc,
 };
 
@@ -25,7 +27,7 @@ enum Members {
 #[derive(Default)]
 pub(super) struct Feeds {
     by_filter: HashMap<Arc<Filter>, Known>,
-    by_topic: HashMap<Topic, Members>,
+    by_topic: Topics,
     by_pattern: Node,
     live: usize,
 }
@@ -36,6 +38,20 @@ struct Known {
     readers: usize,
     /// Readers with a seat: the last one to leave takes the feed out of the index.
     seats: usize,
+}
+
+/// Feeds by the topics they want. There are many of these where readers want much, each for itself; so a topic's name is
+/// where its feed has it already.
+#[derive(Default)]
+struct Topics {
+    wanted: HashTable<Wanted>,
+    hasher: RandomState,
+}
+
+enum Wanted {
+    /// By this feed alone, as the topic at that place of its filter.
+    One(u32, Arc<Feed>),
+    Many(Box<(Topic, Members)>),
 }
 
 /// A place in the trie: after some segments.
@@ -101,9 +117,7 @@ impl Feeds {
         }
         feed.begin(from);
         self.live += 1;
-        for topic in feed.filter.topics() {
-            self.by_topic.entry(topic.clone()).or_default().insert(feed);
-        }
+        self.by_topic.insert(feed);
         for pattern in feed.filter.patterns() {
             self.by_pattern.members(pattern).insert(feed);
         }
@@ -120,13 +134,7 @@ impl Feeds {
         }
         feed.end();
         self.live -= 1;
-        for topic in feed.filter.topics() {
-            if let Entry::Occupied(mut members) = self.by_topic.entry(topic.clone())
-                && members.get_mut().remove(feed)
-            {
-                members.remove();
-            }
-        }
+        self.by_topic.remove(feed);
         for pattern in feed.filter.patterns() {
             self.by_pattern.remove(pattern.as_str().split('/'), feed);
         }
@@ -150,12 +158,79 @@ impl Feeds {
     /// Calls `found` for each feed that wants events of the topic; for one that wants them for several reasons,
     /// several times.
     pub(super) fn each_match(&self, topic: &Topic, mut found: impl FnMut(&Arc<Feed>)) {
-        if let Some(members) = self.by_topic.get(topic) {
-            members.each(&mut found);
-        }
+        self.by_topic.each(topic, &mut found);
         if !self.by_pattern.is_empty() {
             let segments: Vec<&str> = topic.as_str().split('/').collect();
             self.by_pattern.each_match(&segments, &mut found);
+        }
+    }
+}
+
+impl Topics {
+    fn insert(&mut self, feed: &Arc<Feed>) {
+        for (index, topic) in (0..).zip(feed.filter.topics()) {
+            let hash = self.hasher.hash_one(topic);
+            let rehash = |wanted: &Wanted| {
+                wanted
+                    .topic()
+                    .map_or(0, |topic| self.hasher.hash_one(topic))
+            };
+            let same = |wanted: &Wanted| wanted.topic() == Some(topic);
+            match self.wanted.entry(hash, same, rehash) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(Wanted::One(index, Arc::clone(feed)));
+                }
+                Entry::Occupied(mut wanted) => wanted.get_mut().add(topic, feed),
+            }
+        }
+    }
+
+    fn remove(&mut self, feed: &Arc<Feed>) {
+        for topic in feed.filter.topics() {
+            let hash = self.hasher.hash_one(topic);
+            let same = |wanted: &Wanted| wanted.topic() == Some(topic);
+            if let Ok(mut wanted) = self.wanted.find_entry(hash, same)
+                && wanted.get_mut().remove(feed)
+            {
+                wanted.remove();
+            }
+        }
+    }
+
+    fn each(&self, topic: &Topic, found: &mut impl FnMut(&Arc<Feed>)) {
+        let hash = self.hasher.hash_one(topic);
+        let same = |wanted: &Wanted| wanted.topic() == Some(topic);
+        match self.wanted.find(hash, same) {
+            None => {}
+            Some(Wanted::One(_, feed)) => found(feed),
+            Some(Wanted::Many(many)) => many.1.each(found),
+        }
+    }
+}
+
+impl Wanted {
+    fn topic(&self) -> Option<&Topic> {
+        match self {
+            Self::One(index, feed) => feed.filter.topics().get(*index as usize),
+            Self::Many(many) => Some(&many.0),
+        }
+    }
+
+    fn add(&mut self, topic: &Topic, feed: &Arc<Feed>) {
+        if let Self::One(_, one) = self {
+            let one = Members::One(Arc::clone(one));
+            *self = Self::Many(Box::new((topic.clone(), one)));
+        }
+        if let Self::Many(many) = self {
+            many.1.insert(feed);
+        }
+    }
+
+    /// Gives whether nobody wants the topic any more.
+    fn remove(&mut self, feed: &Arc<Feed>) -> bool {
+        match self {
+            Self::One(_, one) => Arc::ptr_eq(one, feed),
+            Self::Many(many) => many.1.remove(feed),
         }
     }
 }
@@ -283,6 +358,31 @@ mod tests {
             .prop_map(|parts| parts.join("/"))
     }
 
+    #[test]
+    fn topics_are_found_however_many_there_are() {
+        let mut feeds = Feeds::default();
+        let name = |n: usize| format!("topic/{n}");
+        let readers: Vec<Arc<Feed>> = (0..500)
+            .map(|n| {
+                let texts = [name(n), name(n + 1), "shared".to_owned()];
+                let filter = Filter::parse(texts.iter().map(String::as_str));
+                let feed = feeds.enter(&Arc::new(filter.unwrap().unwrap()));
+                feeds.sit(&feed, 0);
+                feed
+            })
+            .collect();
+        let count = |feeds: &Feeds, text: &str| feeds_of(feeds, &Topic::parse(text).unwrap()).len();
+        for n in 1..500 {
+            assert_eq!(count(&feeds, &name(n)), 2, "{n}");
+        }
+        assert_eq!(count(&feeds, "shared"), 500);
+        for feed in &readers[1..] {
+            feeds.rise(feed);
+        }
+        assert_eq!((count(&feeds, &name(1)), count(&feeds, &name(2))), (1, 0));
+        assert_eq!(count(&feeds, "shared"), 1);
+    }
+
     proptest! {
         #[test]
         fn finds_what_the_filters_match(
@@ -322,7 +422,7 @@ mod tests {
                 feeds.rise(feed);
                 feeds.leave(feed);
             }
-            prop_assert!(feeds.by_pattern.is_empty() && feeds.by_topic.is_empty() && feeds.by_filter.is_empty());
+            prop_assert!(feeds.by_pattern.is_empty() && feeds.by_topic.wanted.is_empty() && feeds.by_filter.is_empty());
         }
     }
 }

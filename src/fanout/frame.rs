@@ -13,9 +13,10 @@ pub(super) const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
 /// What an event costs on the wire beside its data: its id and field names, about.
 pub(super) const EVENT_WIRE_BYTES: usize = 64;
 
-/// What a frame and an event in it take in memory beside their bytes, about.
+/// What a frame and an event in it take in memory beside their bytes, about. (The events are the tail's, and shared
+/// with other feeds' frames.)
 const FRAME_COST: usize = 256;
-const EVENT_COST: usize = 192;
+const EVENT_COST: usize = 16;
 
 /// One or more consecutive events of a feed. Never empty.
 pub struct Frame {
@@ -98,7 +99,7 @@ impl Frame {
     /// What it takes in memory, about, encoded.
     pub(super) fn cost(&self) -> usize {
         let events = self.events.iter();
-        let events = events.map(|event| 2 * wire_bytes(event) + EVENT_COST);
+        let events = events.map(|event| wire_bytes(event) + EVENT_COST);
         events.sum::<usize>() + FRAME_COST
     }
 
