@@ -10,7 +10,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-tools lint advisories cargo-deny
+.PHONY: help build test test-tools lint bench bench-quick bench-build bench-tools advisories cargo-deny
 
 help: ## show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -30,6 +30,15 @@ lint: cargo-deny ## check format, lints, docs, and the dependencies' licences, v
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	cargo deny --log-level error check licenses bans sources
 
+bench: bench-build ## measure the hub and its peers side by side (25 min), and write docs/benchmarks.md
+	python3 tests/bench/suite.py
+
+bench-quick: bench-build ## the same in two minutes, into target/bench-quick
+	python3 tests/bench/suite.py --quick
+
+bench-build: bench-tools
+	cargo build --locked --release --bin tidings --example plain
+
 advisories: cargo-deny ## check for known vulnerabilities in the dependencies (fetches their database)
 	cargo deny check advisories
 
@@ -41,6 +50,9 @@ cargo-deny:
 test-tools: ## install what the tests need, without running them
 	@$(CLIENTS)/debian
 	@$(MAKE) --silent $(NODE_MODULES) $(VENV)
+
+bench-tools: ## install what the benchmark needs, without running it
+	@tests/bench/debian
 
 $(NODE_MODULES): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json $(CLIENTS)/.npmrc
 	@cd $(CLIENTS) && npm ci --no-audit --no-fund --silent

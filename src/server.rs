@@ -2,6 +2,7 @@
 
 use crate::{
     config::{self, Config},
+    delivery::silence::Silences,
     fanout::Hub,
     http::{
         App, Reach,
@@ -50,15 +51,25 @@ impl Server {
     /// [`StartError`], with a text that says what to do.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let log = open_log(config).await?;
-        let (hub, tail) = Hub::new(log);
         let (drain, tasks, fan_out) = (
             CancellationToken::new(),
             TaskTracker::new(),
             TaskTracker::new(),
         );
+        let cache_bytes_max =
+            usize::try_from(config.subscribe.cache_bytes_max).unwrap_or(usize::MAX);
+        let (hub, tail) = Hub::new(log, cache_bytes_max, drain.clone());
         fan_out.spawn(Arc::clone(&hub).run(tail));
+        let silences = Silences::new(config.subscribe.keepalive);
+        fan_out.spawn(Arc::clone(&silences).run(drain.clone()));
         fan_out.close();
-        let app = App::new(Arc::clone(&hub), config, drain.clone(), tasks.clone());
+        let app = App::new(
+            Arc::clone(&hub),
+            config,
+            silences,
+            drain.clone(),
+            tasks.clone(),
+        );
         let (config, stop) = (Arc::new(config.clone()), CancellationToken::new());
         Ok(Self {
             hub,

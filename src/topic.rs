@@ -64,10 +64,13 @@ fn check_common(text: &str) -> Result<(), TopicError> {
         return Err(TopicError::TooLong);
     }
     let unseen = |c: char| {
-        matches!(
-            c.general_category(),
-            GeneralCategory::Control | GeneralCategory::Format
-        )
+        // ASCII has no format characters, and needs no table.
+        c.is_ascii_control()
+            || (!c.is_ascii()
+                && matches!(
+                    c.general_category(),
+                    GeneralCategory::Control | GeneralCategory::Format
+                ))
     };
     if text.chars().any(unseen) {
         return Err(TopicError::Control);

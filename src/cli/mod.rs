@@ -1,6 +1,7 @@
 //! What the words of the command line mean. Each command is a file; this one has their arguments, their
 //! help, and the one place where an error is printed.
 
+mod bench;
 mod client;
 mod inspect;
 mod port;
@@ -44,6 +45,7 @@ enum Command {
     Config(ConfigArgs),
     #[command(subcommand)]
     Log(LogCommand),
+    Bench(bench::BenchArgs),
 }
 
 /// What all commands take that look at a hub's configuration.
@@ -189,6 +191,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Config(args)) => inspect::config(&args.hub.or(cli.hub)),
         Some(Command::Log(LogCommand::NewEpoch(args))) => inspect::new_epoch(&args.hub.or(cli.hub)),
         Some(Command::Publish(args)) => cli.hub.refuse().and_then(|()| publish::run(&args)),
+        Some(Command::Bench(args)) => cli.hub.refuse().and_then(|()| bench::run(&args)),
         Some(Command::Subscribe(args)) => cli.hub.refuse().and_then(|()| subscribe::run(args)),
     };
     result.unwrap_or_else(|error| {

@@ -5,7 +5,6 @@ use anyhow::{Context as _, anyhow};
 use std::{
     io::{self, IsTerminal as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    pin::pin,
     process::ExitCode,
 };
 use tidings::{
@@ -16,6 +15,7 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
 };
+use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 /// Connections that the kernel holds until they are accepted: as many as Linux allows by default.
@@ -47,14 +47,16 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     // With standard output closed, the hub runs on.
     let _ = banner(config, address);
 
-    let mut serving = pin!(server.serve(listener));
+    // On a worker, where what is accepted runs: this thread only waits for signals.
+    let door = server.clone();
+    let mut serving = TaskTracker::new().spawn(async move { door.serve(listener).await });
     tokio::select! {
-        () = &mut serving => return Ok(ExitCode::SUCCESS),
+        served = &mut serving => return Ok(served.map(|()| ExitCode::SUCCESS)?),
         name = signals.next() => tracing::info!(signal = name, "stopping; a second signal ends at once"),
     }
     server.shutdown();
     tokio::select! {
-        () = &mut serving => Ok(ExitCode::SUCCESS),
+        served = &mut serving => Ok(served.map(|()| ExitCode::SUCCESS)?),
         name = signals.next() => {
             tracing::warn!(signal = name, "ending at once");
             Ok(ExitCode::from(130))

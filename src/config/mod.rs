@@ -137,6 +137,10 @@ table! {
         /// Topics and patterns on one stream. A request with more is refused with 400.
         filters_max: u64 = 128, Kind::Count { min: 1, max: 10_000 };
 
+        /// What is held of the newest events, encoded, over all topics and filters. Who comes back within them
+        /// shares them; past that the log is read.
+        cache_bytes_max: u64 = 64 << 20, Kind::Size { min: 0, max: ANY };
+
         /// When the hub stops, each stream is told to wait between this and `drain_retry_max` before it
         /// connects again, at random, so that not all come back at once.
         drain_retry_min: Duration = Duration::from_secs(1), Kind::Time { min: MS, max: Duration::from_mins(1) };

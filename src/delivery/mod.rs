@@ -2,4 +2,5 @@
 //! [`Subscription`](crate::fanout::Subscription); they never see an engine.
 
 pub mod control;
+pub mod silence;
 pub mod sse;

@@ -3,24 +3,29 @@
 //! Comments, keepalives and the hub's `retry:` are single lines that end in one LF and never have a blank line
 //! after them: several popular clients dispatch an empty message at any blank line.
 
-use super::control::{Control, jittered};
+use super::{
+    control::{Control, jittered},
+    silence::{Silence, Silences},
+};
 use crate::{
     cursor::Cursor,
     encoding::Encoding,
-    fanout::{Begin, CloseReason, Delivery, Hub, LagPolicy, Subscription},
-    log::Clock,
+    fanout::{Begin, Chunk, CloseReason, Delivery, Hub, LagPolicy, Subscription},
+    log::{BoxFuture, Clock},
     topic::Filter,
 };
 use bytes::Bytes;
 use std::{
     convert::Infallible,
     fmt::Write as _,
+    future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_stream::{Stream, StreamExt};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 
 /// What a reader asked for.
@@ -54,12 +59,11 @@ pub enum Opening {
 }
 
 /// What all streams of a hub have in common.
-#[derive(Clone)]
 pub struct Settings {
     /// The `retry:` that each stream begins with.
     pub retry: Duration,
     /// The longest silence; a comment ends it.
-    pub keepalive: Duration,
+    pub silences: Arc<Silences>,
     /// The bounds of the jittered `retry:` of a stream that the hub ends.
     pub drain_retry: (Duration, Duration),
     /// Cancelled when the hub goes down.
@@ -70,18 +74,55 @@ pub struct Settings {
 
 /// One stream, pulled piece by piece by whatever writes it.
 pub struct SseStream {
-    pieces: Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send>>,
-    last: Bytes,
+    settings: Arc<Settings>,
+    encoding: Encoding,
+    silence: Silence,
+    heartbeat: Option<Box<Heartbeat>>,
+    phase: Phase,
+    /// What came last, as long as it may not be written.
+    last: Option<Last>,
+    paced: bool,
+}
+
+enum Phase {
+    /// Nothing was said yet.
+    New(Box<Request>, Arc<Hub>),
+    /// Finding the start.
+    Starting(BoxFuture<'static, Option<Subscription>>, Opening),
+    /// What the stream begins with is to be said.
+    Opening(Subscription, Opening),
+    Open(Subscription),
+    Ended,
+}
+
+enum Last {
+    Chunk(Chunk),
+    Own(Bytes),
 }
 
 impl SseStream {
     /// A stream that begins with its first [`SseStream::next`].
     #[must_use]
-    pub fn new(hub: Arc<Hub>, request: Request, settings: Settings) -> Self {
+    pub fn new(hub: Arc<Hub>, request: Request, settings: Arc<Settings>) -> Self {
+        let heartbeat = request
+            .heartbeat
+            .map(|every| Box::new(Heartbeat::new(every)));
         Self {
-            pieces: Box::pin(pieces(hub, request, settings)),
-            last: Bytes::new(),
+            encoding: request.encoding,
+            silence: Silence::new(&settings.silences),
+            heartbeat,
+            phase: Phase::New(Box::new(request), hub),
+            last: None,
+            paced: false,
+            settings,
         }
+    }
+
+    /// Has the pace of the feed's frames wait for this stream: see [`Subscription::pace`].
+    #[must_use]
+    pub fn paced(mut self) -> Self {
+        self.paced = true;
+        self
     }
 
     /// The next bytes to write; `None` at the end. To call it says that all before was written.
@@ -90,102 +131,173 @@ impl SseStream {
     ///
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Bytes> {
-        let Ok(piece) = self.pieces.next().await?;
-        self.last = piece.clone();
-        Some(piece)
+        self.last = None;
+        let piece = self.piece().await?;
+        self.silence.begin();
+        Some(match piece {
+            Piece::Events(chunk) => {
+                let bytes = chunk.bytes(self.encoding);
+                self.last = Some(Last::Chunk(chunk));
+                bytes
+            }
+            Piece::Own(bytes) => {
+                self.last = Some(Last::Own(bytes.clone()));
+                bytes
+            }
+        })
     }
 
-    /// Of the last piece the socket took only so many bytes: gives what has to be written before what comes next.
+    /// Of the last piece the socket took only so many bytes: gives what has to be written before what comes next. Of
+    /// events that is the rest of the one under way; those behind it will come again.
     pub fn behind(&mut self, written: usize) -> Bytes {
-        std::mem::take(&mut self.last).split_off(written)
+        match (self.last.take(), &mut self.phase) {
+            (Some(Last::Chunk(chunk)), Phase::Open(subscription)) => {
+                subscription.behind(&chunk, self.encoding, written)
+            }
+            (Some(Last::Chunk(chunk)), _) => chunk.bytes(self.encoding).split_off(written),
+            (Some(Last::Own(mut bytes)), _) => bytes.split_off(written),
+            (None, _) => Bytes::new(),
+        }
     }
 
     /// The same as a [`Stream`] of bytes.
     pub fn into_stream(mut self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
         async_stream::stream! {
             while let Some(piece) = self.next().await {
+                // What is yielded is kept by whoever takes it.
+                self.last = None;
                 yield Ok(piece);
             }
         }
     }
-}
 
-/// The bytes of one stream, until the hub drains, the log closes, or the reader has to go.
-fn pieces(
-    hub: Arc<Hub>,
-    request: Request,
-    settings: Settings,
-) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    async_stream::stream! {
-        // At once, so that `onopen` fires behind any proxy.
-        yield Ok(Bytes::from(format!("retry: {}\n: tidings\n", settings.retry.as_millis())));
-        let Request { filter, begin, requested, lag, encoding, heartbeat, opening } = request;
-        let mut timers = Timers::new(settings.keepalive, heartbeat);
-        let mut subscription = {
-            let mut starting = pin!(Subscription::start(&hub, &filter, begin, requested, lag));
-            loop {
-                match step(&settings, starting.as_mut(), &mut timers).await {
-                    Step::Ready(subscription) => break subscription,
-                    Step::Due(due) => yield Ok(due.bytes(&settings)),
-                    Step::Drain => {
-                        yield Ok(Bytes::from(retry_line(settings.drain_retry)));
-                        return;
+    /// Each piece leads to the next phase before it is given, so that the future may be dropped while it waits.
+    async fn piece(&mut self) -> Option<Piece> {
+        loop {
+            let delivery = match &mut self.phase {
+                Phase::New(..) => return self.hello(),
+                Phase::Starting(starting, opening) => {
+                    let opening = *opening;
+                    let started = or_due(starting.as_mut(), &mut self.silence, &mut self.heartbeat);
+                    match started.await {
+                        Ok(Some(subscription)) => {
+                            self.phase = Phase::Opening(subscription, opening);
+                            continue;
+                        }
+                        Ok(None) => Delivery::Stopped,
+                        Err(due) => return Some(due.piece(&self.settings)),
                     }
                 }
-            }
-        };
-        drop(filter);
-        // First the gap: a reader cut off after the cursor would not come back to be told.
-        if let Some(gap) = subscription.take_start_gap() {
-            yield Ok(control(&Control::gap(&gap), None));
-        }
-        match opening {
-            Opening::Silent => {}
-            Opening::IdOnly => yield Ok(Bytes::from(format!("id: {}\n\n", subscription.cursor()))),
-            Opening::Event => {
-                let cursor = subscription.cursor();
-                yield Ok(control(&Control::open(cursor), Some(cursor)));
-            }
-        }
-        loop {
-            // One future until it is ready, however often a timer is due: a read of the log is not begun anew each time.
-            let mut next = pin!(subscription.next());
-            let delivery = loop {
-                match step(&settings, next.as_mut(), &mut timers).await {
-                    Step::Ready(delivery) => break delivery,
-                    Step::Due(due) => yield Ok(due.bytes(&settings)),
-                    Step::Drain => break Delivery::Stopped,
+                Phase::Opening(..) => match self.opening() {
+                    Some(piece) => return Some(piece),
+                    None => continue,
+                },
+                Phase::Open(subscription) => {
+                    let next = pin!(subscription.next());
+                    let delivery = or_due(next, &mut self.silence, &mut self.heartbeat);
+                    match delivery.await {
+                        Ok(delivery) => delivery,
+                        Err(due) => return Some(due.piece(&self.settings)),
+                    }
                 }
+                Phase::Ended => return None,
             };
-            timers.sent();
-            match delivery {
-                Delivery::Events(chunk) => yield Ok(chunk.bytes(encoding)),
-                Delivery::Gap(gap) => yield Ok(control(&Control::gap(&gap), None)),
+            return Some(match delivery {
+                Delivery::Events(chunk) => Piece::Events(chunk),
+                Delivery::Gap(gap) => Piece::Own(control(&Control::gap(&gap), None)),
                 Delivery::Close(reason) => {
-                    yield Ok(control(&Control::close(reason), None));
-                    return;
+                    self.phase = Phase::Ended;
+                    Piece::Own(control(&Control::close(reason), None))
                 }
                 Delivery::Stopped => {
-                    yield Ok(Bytes::from(retry_line(settings.drain_retry)));
-                    return;
+                    self.phase = Phase::Ended;
+                    Piece::Own(Bytes::from(retry_line(self.settings.drain_retry)))
                 }
+            });
+        }
+    }
+
+    /// Said at once, so that `onopen` fires behind any proxy.
+    fn hello(&mut self) -> Option<Piece> {
+        let Phase::New(request, hub) = std::mem::replace(&mut self.phase, Phase::Ended) else {
+            return None;
+        };
+        let opening = request.opening;
+        self.phase = match request.begin {
+            Begin::Live => {
+                let live = Subscription::live_now(&hub, &request.filter, request.lag);
+                Phase::Opening(live, opening)
             }
+            _ => {
+                let drain = self.settings.drain.clone();
+                let start = drain.run_until_cancelled_owned(start(hub, request));
+                Phase::Starting(Box::pin(start), opening)
+            }
+        };
+        let retry_ms = self.settings.retry.as_millis();
+        Some(Piece::Own(Bytes::from(format!(
+            "retry: {retry_ms}\n: tidings\n"
+        ))))
+    }
+
+    /// First the gap: a reader cut off after the cursor would not come back to be told.
+    fn opening(&mut self) -> Option<Piece> {
+        let Phase::Opening(mut subscription, opening) =
+            std::mem::replace(&mut self.phase, Phase::Ended)
+        else {
+            return None;
+        };
+        if let Some(gap) = subscription.take_start_gap() {
+            self.phase = Phase::Opening(subscription, opening);
+            return Some(Piece::Own(control(&Control::gap(&gap), None)));
+        }
+        if self.paced {
+            subscription.pace();
+        }
+        let cursor = subscription.cursor();
+        self.phase = Phase::Open(subscription);
+        match opening {
+            Opening::Silent => None,
+            Opening::IdOnly => Some(Piece::Own(Bytes::from(format!("id: {cursor}\n\n")))),
+            Opening::Event => Some(Piece::Own(control(&Control::open(cursor), Some(cursor)))),
         }
     }
 }
 
-/// Waits for what is awaited, a timer, or the end. Cancel safe as long as `awaited` is kept.
-async fn step<F: Future>(
-    settings: &Settings,
-    awaited: Pin<&mut F>,
-    timers: &mut Timers,
-) -> Step<F::Output> {
-    tokio::select! {
-        biased;
-        () = settings.drain.cancelled() => Step::Drain,
-        output = awaited => Step::Ready(output),
-        due = timers.due() => Step::Due(due),
-    }
+async fn start(hub: Arc<Hub>, request: Box<Request>) -> Subscription {
+    let Request {
+        filter,
+        begin,
+        requested,
+        lag,
+        ..
+    } = *request;
+    Subscription::start(&hub, &filter, begin, requested, lag).await
+}
+
+enum Piece {
+    Events(Chunk),
+    Own(Bytes),
+}
+
+/// Waits for what is awaited, or for a time at which something has to be said. Cancel safe if `awaited` is.
+/// (Not an `async fn`, which would keep its arguments twice.)
+fn or_due<F: Future + ?Sized>(
+    mut awaited: Pin<&mut F>,
+    silence: &mut Silence,
+    heartbeat: &mut Option<Box<Heartbeat>>,
+) -> impl Future<Output = Result<F::Output, Due>> {
+    poll_fn(move |cx| {
+        if let Poll::Ready(output) = awaited.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if let Some(heartbeat) = heartbeat
+            && heartbeat.poll_due(cx).is_ready()
+        {
+            return Poll::Ready(Err(Due::Heartbeat));
+        }
+        silence.poll_end(cx).map(|()| Err(Due::Keepalive))
+    })
 }
 
 /// All that a stream gets from a hub that cannot serve it now. (An error status would end an `EventSource` for ever.)
@@ -209,81 +321,39 @@ fn control(control: &Control, id: Option<Cursor>) -> Bytes {
     text.into()
 }
 
-enum Step<T> {
-    Ready(T),
-    Due(Due),
-    Drain,
-}
-
+#[derive(Clone, Copy)]
 enum Due {
     Keepalive,
     Heartbeat,
 }
 
 impl Due {
-    fn bytes(&self, settings: &Settings) -> Bytes {
-        match self {
+    fn piece(self, settings: &Settings) -> Piece {
+        Piece::Own(match self {
             Self::Keepalive => Bytes::from_static(b":\n"),
             Self::Heartbeat => control(&Control::heartbeat(settings.clock.now_ms()), None),
-        }
+        })
     }
 }
 
-/// When to break the silence. The timer is not moved at each event, which would cost a busy stream: when it
-/// fires it looks how long the silence really is.
-struct Timers {
-    keepalive: Duration,
-    last_sent: Instant,
-    heartbeat: Option<(Duration, Instant)>,
+/// When the next `tidings.heartbeat` comes.
+struct Heartbeat {
+    every: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
-impl Timers {
-    fn new(keepalive: Duration, heartbeat: Option<Duration>) -> Self {
-        let now = Instant::now();
-        let mut this = Self {
-            keepalive,
-            last_sent: now,
-            heartbeat: heartbeat.map(|every| (every, now + every)),
-            sleep: Box::pin(sleep_until(now)),
-        };
-        this.arm();
-        this
-    }
-
-    fn sent(&mut self) {
-        self.last_sent = Instant::now();
-    }
-
-    fn arm(&mut self) {
-        let silence_ends = self.last_sent + self.keepalive;
-        let at = self
-            .heartbeat
-            .map_or(silence_ends, |(_, next)| next.min(silence_ends));
-        self.sleep.as_mut().reset(at);
-    }
-
-    /// Cancel safe.
-    async fn due(&mut self) -> Due {
-        loop {
-            self.sleep.as_mut().await;
-            let now = Instant::now();
-            let mut due = None;
-            if let Some((every, next)) = &mut self.heartbeat
-                && *next <= now
-            {
-                *next = now + *every;
-                due = Some(Due::Heartbeat);
-            } else if self.last_sent + self.keepalive <= now {
-                due = Some(Due::Keepalive);
-            }
-            if due.is_some() {
-                self.last_sent = now;
-            }
-            self.arm();
-            if let Some(due) = due {
-                return due;
-            }
+impl Heartbeat {
+    fn new(every: Duration) -> Self {
+        Self {
+            every,
+            sleep: Box::pin(sleep(every)),
         }
+    }
+
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.sleep.as_mut().poll(cx));
+        let next = self.sleep.deadline() + self.every;
+        self.sleep.as_mut().reset(next.max(Instant::now()));
+        Poll::Ready(())
     }
 }

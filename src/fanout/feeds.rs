@@ -1,36 +1,41 @@
 //! The index of feeds: which of them want an event. A hash for exact topics, a trie of segments for patterns.
 
-use super::Frame;
+use super::feed::Feed;
 use crate::topic::{Filter, Pattern, Topic};
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     sync::Arc,
 };
-use tokio::sync::broadcast;
 
-/// Frames that a feed holds for readers that are behind; past that they read the log.
-/// (`broadcast` allocates all slots at once: about 1.3 KiB a feed.)
-const RING_FRAMES: usize = 32;
-
-/// All readers of this node with the same filter.
-pub(super) struct Feed {
-    /// Its own, for as long as the process lives.
-    pub(super) number: u64,
-    pub(super) frames: broadcast::Sender<Arc<Frame>>,
-    filter: Arc<Filter>,
+/// Feeds that want the same. Most often it is one.
+#[derive(Default)]
+enum Members {
+    #[default]
+    None,
+    One(Arc<Feed>),
+    /// By address, so that one goes without a search.
+    #[expect(
+        clippy::box_collection,
+        reason = "most often there is one, and there are many of these"
+    )]
+    Many(Box<HashMap<usize, Arc<Feed>>>),
 }
 
-/// Feeds by number, so that one goes without a search.
-type Members = BTreeMap<u64, Arc<Feed>>;
-
-/// All feeds, found by their filter and by the topics they want.
+/// All feeds with their readers, found by their filter; those with a live reader also by the topics they want.
 #[derive(Default)]
 pub(super) struct Feeds {
-    /// With the number of readers: the last one to leave takes the feed along.
-    by_filter: HashMap<Arc<Filter>, (Arc<Feed>, usize)>,
+    by_filter: HashMap<Arc<Filter>, Known>,
     by_topic: HashMap<Topic, Members>,
     by_pattern: Node,
-    made: u64,
+    live: usize,
+}
+
+struct Known {
+    feed: Arc<Feed>,
+    /// Readers, live or not.
+    readers: usize,
+    /// Readers with a seat: the last one to leave takes the feed out of the index.
+    seats: usize,
 }
 
 /// A place in the trie: after some segments.
@@ -46,71 +51,160 @@ struct Node {
 }
 
 impl Feeds {
-    pub(super) fn len(&self) -> usize {
-        self.by_filter.len()
+    /// How many have a live reader.
+    pub(super) fn live(&self) -> usize {
+        self.live
     }
 
     /// Adds a reader to the feed of its filter.
-    pub(super) fn enter(&mut self, filter: &Arc<Filter>) -> broadcast::Receiver<Arc<Frame>> {
-        if let Some((feed, readers)) = self.by_filter.get_mut(filter) {
-            *readers += 1;
-            return feed.frames.subscribe();
+    pub(super) fn enter(&mut self, filter: &Arc<Filter>) -> Arc<Feed> {
+        if let Some(known) = self.by_filter.get_mut(filter) {
+            known.readers += 1;
+            return Arc::clone(&known.feed);
         }
-        self.made += 1;
-        let feed = Arc::new(Feed {
-            number: self.made,
-            frames: broadcast::Sender::new(RING_FRAMES),
-            filter: Arc::clone(filter),
-        });
-        for topic in filter.topics() {
-            let members = self.by_topic.entry(topic.clone()).or_default();
-            members.insert(feed.number, Arc::clone(&feed));
-        }
-        for pattern in filter.patterns() {
-            let members = self.by_pattern.members(pattern);
-            members.insert(feed.number, Arc::clone(&feed));
-        }
-        let frames = feed.frames.subscribe();
-        self.by_filter.insert(Arc::clone(filter), (feed, 1));
-        frames
+        let feed = Arc::new(Feed::new(Arc::clone(filter)));
+        let known = Known {
+            feed: Arc::clone(&feed),
+            readers: 1,
+            seats: 0,
+        };
+        self.by_filter.insert(Arc::clone(filter), known);
+        feed
     }
 
-    /// Takes a reader out of the feed of its filter.
-    pub(super) fn leave(&mut self, filter: &Arc<Filter>) {
-        let Entry::Occupied(mut entry) = self.by_filter.entry(Arc::clone(filter)) else {
+    /// Takes a reader out of its feed. With the last one the feed goes, unless it holds frames for who comes back.
+    pub(super) fn leave(&mut self, feed: &Arc<Feed>) {
+        if let Some(known) = self.known(feed) {
+            known.readers -= 1;
+            self.tidy(feed);
+        }
+    }
+
+    /// Forgets the feed if nobody has a use for it.
+    pub(super) fn tidy(&mut self, feed: &Arc<Feed>) {
+        let unused = |known: &mut Known| {
+            known.readers == 0 && known.seats == 0 && !known.feed.holds_frames()
+        };
+        if self.known(feed).is_some_and(unused) {
+            self.by_filter.remove(&feed.filter);
+        }
+    }
+
+    /// Gives a reader a seat: the feed has all events beyond `from`, or from earlier on.
+    pub(super) fn sit(&mut self, feed: &Arc<Feed>, from: u64) {
+        let Some(known) = self.known(feed) else {
             return;
         };
-        entry.get_mut().1 -= 1;
-        if entry.get().1 == 0 {
-            let (_, (feed, _)) = entry.remove_entry();
-            self.forget(&feed);
+        known.seats += 1;
+        if known.seats > 1 {
+            return;
+        }
+        feed.begin(from);
+        self.live += 1;
+        for topic in feed.filter.topics() {
+            self.by_topic.entry(topic.clone()).or_default().insert(feed);
+        }
+        for pattern in feed.filter.patterns() {
+            self.by_pattern.members(pattern).insert(feed);
         }
     }
 
-    fn forget(&mut self, feed: &Feed) {
+    /// Takes a reader's seat.
+    pub(super) fn rise(&mut self, feed: &Arc<Feed>) {
+        let Some(known) = self.known(feed) else {
+            return;
+        };
+        known.seats -= 1;
+        if known.seats > 0 {
+            return;
+        }
+        feed.end();
+        self.live -= 1;
         for topic in feed.filter.topics() {
-            if let Entry::Occupied(mut members) = self.by_topic.entry(topic.clone()) {
-                members.get_mut().remove(&feed.number);
-                if members.get().is_empty() {
-                    members.remove();
-                }
+            if let Entry::Occupied(mut members) = self.by_topic.entry(topic.clone())
+                && members.get_mut().remove(feed)
+            {
+                members.remove();
             }
         }
         for pattern in feed.filter.patterns() {
-            self.by_pattern
-                .remove(pattern.as_str().split('/'), feed.number);
+            self.by_pattern.remove(pattern.as_str().split('/'), feed);
         }
+        self.tidy(feed);
+    }
+
+    /// Ends all feeds: their readers see the end.
+    pub(super) fn end(&mut self) {
+        for known in self.by_filter.values() {
+            known.feed.end();
+        }
+        *self = Self::default();
+    }
+
+    /// What is known of a feed; nothing once it was forgotten.
+    fn known(&mut self, feed: &Arc<Feed>) -> Option<&mut Known> {
+        let known = self.by_filter.get_mut(&feed.filter)?;
+        Arc::ptr_eq(&known.feed, feed).then_some(known)
     }
 
     /// Calls `found` for each feed that wants events of the topic; for one that wants them for several reasons,
     /// several times.
     pub(super) fn each_match(&self, topic: &Topic, mut found: impl FnMut(&Arc<Feed>)) {
         if let Some(members) = self.by_topic.get(topic) {
-            members.values().for_each(&mut found);
+            members.each(&mut found);
         }
         if !self.by_pattern.is_empty() {
             let segments: Vec<&str> = topic.as_str().split('/').collect();
             self.by_pattern.each_match(&segments, &mut found);
+        }
+    }
+}
+
+fn address(feed: &Arc<Feed>) -> usize {
+    Arc::as_ptr(feed).addr()
+}
+
+impl Members {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    fn insert(&mut self, feed: &Arc<Feed>) {
+        match std::mem::take(self) {
+            Self::None => *self = Self::One(Arc::clone(feed)),
+            Self::One(one) => {
+                let both = [one, Arc::clone(feed)];
+                let both = both.map(|feed| (address(&feed), feed));
+                *self = Self::Many(Box::new(HashMap::from(both)));
+            }
+            Self::Many(mut feeds) => {
+                feeds.insert(address(feed), Arc::clone(feed));
+                *self = Self::Many(feeds);
+            }
+        }
+    }
+
+    /// Gives whether none is left.
+    fn remove(&mut self, feed: &Arc<Feed>) -> bool {
+        let empty = match self {
+            Self::None => true,
+            Self::One(one) => Arc::ptr_eq(one, feed),
+            Self::Many(feeds) => {
+                feeds.remove(&address(feed));
+                feeds.is_empty()
+            }
+        };
+        if empty {
+            *self = Self::None;
+        }
+        empty
+    }
+
+    fn each(&self, found: &mut impl FnMut(&Arc<Feed>)) {
+        match self {
+            Self::None => {}
+            Self::One(feed) => found(feed),
+            Self::Many(feeds) => feeds.values().for_each(found),
         }
     }
 }
@@ -135,19 +229,19 @@ impl Node {
         &mut node.ends
     }
 
-    fn remove<'a>(&mut self, mut pattern: impl Iterator<Item = &'a str>, number: u64) {
+    fn remove<'a>(&mut self, mut pattern: impl Iterator<Item = &'a str>, feed: &Arc<Feed>) {
         match pattern.next() {
-            None => drop(self.ends.remove(&number)),
-            Some("**") => drop(self.rest.remove(&number)),
+            None => drop(self.ends.remove(feed)),
+            Some("**") => drop(self.rest.remove(feed)),
             Some("*") => {
                 if let Some(node) = &mut self.any {
-                    node.remove(pattern, number);
+                    node.remove(pattern, feed);
                     self.any.take_if(|node| node.is_empty());
                 }
             }
             Some(name) => {
                 if let Some(node) = self.literal.get_mut(name) {
-                    node.remove(pattern, number);
+                    node.remove(pattern, feed);
                     if node.is_empty() {
                         self.literal.remove(name);
                     }
@@ -158,9 +252,9 @@ impl Node {
 
     fn each_match(&self, segments: &[&str], found: &mut impl FnMut(&Arc<Feed>)) {
         let Some((first, later)) = segments.split_first() else {
-            return self.ends.values().for_each(found);
+            return self.ends.each(found);
         };
-        self.rest.values().for_each(&mut *found);
+        self.rest.each(found);
         if let Some(node) = self.literal.get(*first) {
             node.each_match(later, found);
         }
@@ -175,9 +269,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn feeds_of(feeds: &Feeds, topic: &Topic) -> Vec<u64> {
+    fn feeds_of(feeds: &Feeds, topic: &Topic) -> Vec<usize> {
         let mut found = Vec::new();
-        feeds.each_match(topic, |feed| found.push(feed.number));
+        feeds.each_match(topic, |feed| found.push(address(feed)));
         found.sort_unstable();
         found.dedup();
         found
@@ -203,28 +297,30 @@ mod tests {
                 let texts: Vec<String> =
                     texts.iter().map(|text| if rest { format!("{text}/**") } else { text.clone() }).filter(|t| !t.is_empty()).collect();
                 if let Ok(Some(filter)) = Filter::parse(texts.iter().map(String::as_str)) {
-                    let filter = Arc::new(filter);
-                    drop(feeds.enter(&filter));
-                    readers.push(filter);
+                    let feed = feeds.enter(&Arc::new(filter));
+                    feeds.sit(&feed, 0);
+                    readers.push(feed);
                 }
             }
             let mut gone = removed.into_iter();
-            readers.retain(|filter| {
+            readers.retain(|feed| {
                 let stays = !gone.next().unwrap_or_default();
                 if !stays {
-                    feeds.leave(filter);
+                    feeds.rise(feed);
+                    feeds.leave(feed);
                 }
                 stays
             });
             for topic in topics.iter().filter_map(|text| Topic::parse(text).ok()) {
-                let matching = readers.iter().filter(|filter| filter.matches(&topic));
-                let mut naive: Vec<u64> = matching.map(|filter| feeds.by_filter[filter].0.number).collect();
+                let matching = readers.iter().filter(|feed| feed.filter.matches(&topic));
+                let mut naive: Vec<usize> = matching.map(address).collect();
                 naive.sort_unstable();
                 naive.dedup();
                 prop_assert_eq!(feeds_of(&feeds, &topic), naive, "{}", topic);
             }
-            for filter in &readers {
-                feeds.leave(filter);
+            for feed in &readers {
+                feeds.rise(feed);
+                feeds.leave(feed);
             }
             prop_assert!(feeds.by_pattern.is_empty() && feeds.by_topic.is_empty() && feeds.by_filter.is_empty());
         }

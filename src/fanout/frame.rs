@@ -1,57 +1,92 @@
 //! Consecutive events of one feed, encoded once, shared by all its readers.
 
 use crate::{
-    encoding::{Encoding, Encodings},
+    encoding::{ENCODINGS, Encoding},
     event::Event,
 };
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A frame holds events up to about this many bytes, or one event if that is larger.
-const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
+pub(super) const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
 
 /// What an event costs on the wire beside its data: its id and field names, about.
-const EVENT_WIRE_BYTES: usize = 64;
+pub(super) const EVENT_WIRE_BYTES: usize = 64;
+
+/// What a frame and an event in it take in memory beside their bytes, about.
+const FRAME_COST: usize = 256;
+const EVENT_COST: usize = 192;
 
 /// One or more consecutive events of a feed. Never empty.
 pub struct Frame {
+    /// It has all events of the feed after the first position up to the second.
+    pub(super) span: (u64, u64),
     events: Box<[Arc<Event>]>,
-    encodings: Encodings,
+    source: Source,
+    encoded: [OnceLock<Encoded>; ENCODINGS],
 }
 
-/// What a reader gets at once. Never empty.
-pub enum Chunk {
-    /// A frame that it shares with others, but for so many events at its beginning, which it has already.
-    Shared(Arc<Frame>, usize),
-    /// Events that this reader alone asked for now.
-    Own(Vec<Arc<Event>>),
+/// Where its events come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From the tail: other feeds may have them too, so that each event keeps its bytes.
+    Tail,
+    /// From the log: for the readers of this frame alone.
+    Log,
+}
+
+struct Encoded {
+    bytes: Bytes,
+    /// Where each event ends in `bytes`; empty if there is only one.
+    ends: Box<[usize]>,
+}
+
+/// What a reader gets at once: a frame but for the events at its beginning that it has already. Never empty.
+#[derive(Clone)]
+pub struct Chunk {
+    pub(super) frame: Arc<Frame>,
+    pub(super) known: usize,
+}
+
+/// Where a reader stands that has taken only some bytes of a chunk.
+pub(super) struct Cut {
+    /// What is left of the event under way.
+    pub(super) rest: Bytes,
+    /// The position of the event under way, or of the last one taken; `None` if not a byte was.
+    pub(super) position: Option<u64>,
 }
 
 impl Frame {
-    /// Cuts events into frames of at most about [`FRAME_BYTES_MAX`].
-    pub(super) fn split(events: Vec<Arc<Event>>) -> Vec<Self> {
+    /// A frame of these events, or `None` of none. `span` is what of the feed they cover.
+    pub(super) fn new(span: (u64, u64), events: Vec<Arc<Event>>, source: Source) -> Option<Self> {
+        (!events.is_empty()).then(|| Self {
+            span,
+            events: events.into(),
+            source,
+            encoded: Default::default(),
+        })
+    }
+
+    /// Cuts events into frames of at most about [`FRAME_BYTES_MAX`]. They cover the feed from `from` on.
+    pub(super) fn split(mut from: u64, events: Vec<Arc<Event>>) -> Vec<Arc<Self>> {
         let (mut frames, mut rest) = (Vec::new(), Vec::new());
         let mut size = 0;
+        let mut cut = |events: Vec<Arc<Event>>| {
+            let to = events.last().map_or(from, |last| last.cursor.position);
+            frames.extend(Self::new((from, to), events, Source::Tail).map(Arc::new));
+            from = to;
+        };
         for event in events {
-            let event_size = event.data.len() + EVENT_WIRE_BYTES;
+            let event_size = wire_bytes(&event);
             if !rest.is_empty() && size + event_size > FRAME_BYTES_MAX {
-                frames.push(Self::new(std::mem::take(&mut rest)));
+                cut(std::mem::take(&mut rest));
                 size = 0;
             }
             size += event_size;
             rest.push(event);
         }
-        if !rest.is_empty() {
-            frames.push(Self::new(rest));
-        }
+        cut(rest);
         frames
-    }
-
-    fn new(events: Vec<Arc<Event>>) -> Self {
-        Self {
-            events: events.into(),
-            encodings: Encodings::default(),
-        }
     }
 
     /// Its events, oldest first.
@@ -60,13 +95,60 @@ impl Frame {
         &self.events
     }
 
-    /// Its bytes, made on the first call and shared by the later ones.
-    #[must_use]
-    pub fn bytes(&self, encoding: Encoding) -> Bytes {
-        match &*self.events {
-            [event] => encoding.of(event),
-            events => self.encodings.get(encoding, || joined(events, encoding)),
+    /// What it takes in memory, about, encoded.
+    pub(super) fn cost(&self) -> usize {
+        let events = self.events.iter();
+        let events = events.map(|event| 2 * wire_bytes(event) + EVENT_COST);
+        events.sum::<usize>() + FRAME_COST
+    }
+
+    /// How many of its events a reader at that position has already.
+    pub(super) fn known_at(&self, position: u64) -> usize {
+        if position <= self.span.0 {
+            return 0;
         }
+        self.events
+            .partition_point(|event| event.cursor.position <= position)
+    }
+
+    /// Its bytes, made on the first call and shared by the later ones.
+    fn encoded(&self, encoding: Encoding) -> &Encoded {
+        self.encoded[encoding as usize].get_or_init(|| match &*self.events {
+            [event] if self.source == Source::Tail => Encoded {
+                bytes: encoding.of(event),
+                ends: Box::default(),
+            },
+            events => {
+                let size = events.iter().map(|event| wire_bytes(event)).sum();
+                let mut bytes = BytesMut::with_capacity(size);
+                let ends = events.iter().map(|event| {
+                    match self.source {
+                        Source::Tail => bytes.extend_from_slice(&encoding.of(event)),
+                        Source::Log => encoding.encode(event, &mut bytes),
+                    }
+                    bytes.len()
+                });
+                let ends = ends.collect();
+                Encoded {
+                    bytes: bytes.freeze(),
+                    ends,
+                }
+            }
+        })
+    }
+}
+
+impl Encoded {
+    /// Where the event begins.
+    fn begin_of(&self, index: usize) -> usize {
+        match index.checked_sub(1) {
+            None => 0,
+            Some(before) => self.end_of(before),
+        }
+    }
+
+    fn end_of(&self, index: usize) -> usize {
+        self.ends.get(index).copied().unwrap_or(self.bytes.len())
     }
 }
 
@@ -74,35 +156,133 @@ impl Chunk {
     /// The events in it, oldest first.
     #[must_use]
     pub fn events(&self) -> &[Arc<Event>] {
-        match self {
-            Self::Shared(frame, known) => &frame.events()[*known..],
-            Self::Own(events) => events,
+        &self.frame.events()[self.known..]
+    }
+
+    /// Its bytes, shared with other readers.
+    #[must_use]
+    pub fn bytes(&self, encoding: Encoding) -> Bytes {
+        let encoded = self.frame.encoded(encoding);
+        match self.known {
+            0 => encoded.bytes.clone(),
+            known => encoded.bytes.slice(encoded.begin_of(known)..),
         }
     }
 
-    /// Its bytes: shared with other readers where they are.
-    #[must_use]
-    pub fn bytes(&self, encoding: Encoding) -> Bytes {
-        match self {
-            Self::Shared(frame, 0) => frame.bytes(encoding),
-            Self::Shared(frame, known) => joined(&frame.events()[*known..], encoding),
-            Self::Own(events) => {
-                let size = events
-                    .iter()
-                    .map(|event| event.data.len() + EVENT_WIRE_BYTES)
-                    .sum();
-                let mut out = BytesMut::with_capacity(size);
-                for event in events {
-                    encoding.encode(event, &mut out);
-                }
-                out.freeze()
-            }
+    /// Where its reader stands that has taken so many of its bytes.
+    pub(super) fn cut(&self, encoding: Encoding, taken: usize) -> Cut {
+        let encoded = self.frame.encoded(encoding);
+        let begin = encoded.begin_of(self.known);
+        let at = (begin + taken).min(encoded.bytes.len());
+        let events = self.events().len();
+        // The first event that is wholly taken or under way at `at`, searched among those of the chunk.
+        let mut index = self.known;
+        while index < self.known + events && encoded.end_of(index) < at {
+            index += 1;
+        }
+        if taken == 0 {
+            return Cut {
+                rest: Bytes::new(),
+                position: None,
+            };
+        }
+        Cut {
+            rest: encoded.bytes.slice(at..encoded.end_of(index)),
+            position: self
+                .frame
+                .events
+                .get(index)
+                .map(|event| event.cursor.position),
         }
     }
 }
 
-/// The bytes of several events, from those that each has made once.
-fn joined(events: &[Arc<Event>], encoding: Encoding) -> Bytes {
-    let parts: Vec<Bytes> = events.iter().map(|event| encoding.of(event)).collect();
-    parts.concat().into()
+fn wire_bytes(event: &Event) -> usize {
+    event.data.len() + EVENT_WIRE_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cursor::Cursor, event::Draft, topic::Topic};
+
+    fn events(sizes: &[usize]) -> Vec<Arc<Event>> {
+        let topic = Topic::parse("a").unwrap();
+        let event = |(n, size): (usize, &usize)| {
+            let cursor = Cursor {
+                epoch: 1,
+                position: n as u64 + 11,
+            };
+            let draft = Draft::new(topic.clone(), "x".repeat(*size));
+            Arc::new(Event::from_draft(draft, cursor, 0))
+        };
+        sizes.iter().enumerate().map(event).collect()
+    }
+
+    #[test]
+    fn frames_are_bounded_and_cover_the_feed_without_a_hole() {
+        let large = FRAME_BYTES_MAX;
+        let frames = Frame::split(
+            5,
+            events(&[10, large / 2, large / 2, 3 * large, 1, large / 4]),
+        );
+        let counts: Vec<usize> = frames.iter().map(|frame| frame.events().len()).collect();
+        assert_eq!(counts, [2, 1, 1, 2]);
+        let spans: Vec<_> = frames.iter().map(|frame| frame.span).collect();
+        assert_eq!(spans, [(5, 12), (12, 13), (13, 14), (14, 16)]);
+        assert!(Frame::split(5, Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_chunk_shares_the_bytes_of_its_frame() {
+        for source in [Source::Tail, Source::Log] {
+            let frame = Arc::new(Frame::new((10, 13), events(&[1, 2, 3]), source).unwrap());
+            let whole = Chunk {
+                frame: Arc::clone(&frame),
+                known: frame.known_at(10),
+            };
+            let bytes = whole.bytes(Encoding::Sse);
+            let part = Chunk {
+                known: frame.known_at(12),
+                frame,
+            };
+            assert_eq!(part.events().len(), 1);
+            let last = part.bytes(Encoding::Sse);
+            assert!(bytes.ends_with(&last) && last.starts_with(b"id: "));
+            assert_eq!(
+                last.as_ptr(),
+                bytes[bytes.len() - last.len()..].as_ptr(),
+                "no copy"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cut_is_at_the_end_of_the_event_under_way() {
+        for sizes in [&[5][..], &[1, 20, 3]] {
+            let frame = Arc::new(Frame::new((10, 20), events(sizes), Source::Tail).unwrap());
+            for known in 0..sizes.len() {
+                let chunk = Chunk {
+                    frame: Arc::clone(&frame),
+                    known,
+                };
+                let bytes = chunk.bytes(Encoding::Sse);
+                assert!(chunk.cut(Encoding::Sse, 0).position.is_none());
+                for taken in 1..=bytes.len() {
+                    let cut = chunk.cut(Encoding::Sse, taken);
+                    let sent = [&bytes[..taken], &cut.rest].concat();
+                    let until = chunk
+                        .events()
+                        .iter()
+                        .position(|e| Some(e.cursor.position) == cut.position);
+                    let expected: Vec<u8> = chunk.events()[..=until.unwrap()]
+                        .iter()
+                        .flat_map(|event| Encoding::Sse.of(event))
+                        .collect();
+                    assert_eq!(sent, expected, "{taken} of {}", bytes.len());
+                    assert!(cut.rest.len() < expected.len());
+                }
+            }
+        }
+    }
 }

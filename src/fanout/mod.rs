@@ -4,78 +4,140 @@
 //! [`Frame`]s. Work per event grows with the feeds that match it, not with the feeds that exist.
 //! Knows the log's contract, but no engine and no transport.
 
+mod cache;
+mod feed;
 mod feeds;
 mod frame;
+mod pass;
 mod subscription;
+mod terms;
 
 pub use frame::{Chunk, Frame};
-pub use subscription::{Begin, CloseReason, Delivery, Gap, GapReason, LagPolicy, Subscription};
+pub use subscription::{Delivery, Subscription};
+pub use terms::{Begin, CloseReason, Gap, GapReason, LagPolicy};
 
 use crate::{
     event::Event,
     log::{EventLog, Tail},
     topic::Filter,
 };
-use feeds::{Feed, Feeds};
+use cache::FrameCache;
+use feed::{Due, Feed, Sent};
+use feeds::Feeds;
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::broadcast;
+use tokio::{
+    sync::{Notify, broadcast},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
 
 /// Where publishers' events meet their readers: the log, and the feeds of this node.
 pub struct Hub {
     log: Arc<dyn EventLog>,
     state: Mutex<State>,
+    cache: FrameCache,
+    /// Feeds whose pass ended while events gathered.
+    passed: Mutex<Vec<Arc<Feed>>>,
+    pass_ended: Notify,
+    drain: CancellationToken,
 }
 
 struct State {
     feeds: Feeds,
     /// All events up to this position have been matched with the feeds that existed then.
     matched_to: u64,
-    /// The tail has ended: no feed gets anything any more.
+    /// No feed gets anything any more.
+    ended: bool,
+    /// The tail has ended: the log is closed.
     stopped: bool,
 }
 
-/// A place in a feed: frames come from here on until it is dropped.
-struct Joined {
+/// A reader's hold on its feed.
+struct Reader {
     hub: Arc<Hub>,
-    filter: Arc<Filter>,
-    frames: broadcast::Receiver<Arc<Frame>>,
-    /// Every event of the feed beyond this position will come in `frames` (earlier ones may, too).
-    from: u64,
-    /// The log was read since, and may have covered frames that the ring then dropped.
-    log_read: bool,
+    feed: Arc<Feed>,
+}
+
+/// A place in a feed: frames come from here on until it is dropped.
+struct Seat {
+    hub: Arc<Hub>,
+    feed: Arc<Feed>,
+    frames: broadcast::Receiver<Sent>,
+    /// The last token given back, if the clock counts on this reader.
+    token: Option<u64>,
+}
+
+/// When feeds are due that have events gathered. Each is there once or several times, which does no harm.
+#[derive(Default)]
+struct Agenda {
+    due: BTreeMap<(Instant, u64), Arc<Feed>>,
+    made: u64,
 }
 
 impl Hub {
-    /// A hub over the log. Nothing is live until [`Hub::run`] runs.
+    /// A hub over the log, which holds so many bytes of frames, about. Nothing is live until [`Hub::run`] runs.
+    /// `drain` ends all streams.
     #[must_use]
-    pub fn new(log: Arc<dyn EventLog>) -> (Arc<Self>, Tail) {
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        cache_bytes_max: usize,
+        drain: CancellationToken,
+    ) -> (Arc<Self>, Tail) {
         let tail = log.tail();
         let state = State {
             feeds: Feeds::default(),
             matched_to: tail.from,
+            ended: false,
             stopped: false,
         };
-        (
-            Arc::new(Self {
-                log,
-                state: Mutex::new(state),
-            }),
-            tail,
-        )
+        let hub = Self {
+            log,
+            state: Mutex::new(state),
+            cache: FrameCache::new(cache_bytes_max),
+            passed: Mutex::default(),
+            pass_ended: Notify::new(),
+            drain,
+        };
+        (Arc::new(hub), tail)
     }
 
     /// Sends what the tail yields to the feeds, until the log is closed.
     pub async fn run(self: Arc<Self>, mut tail: Tail) {
-        while let Some(group) = tail.groups.recv().await {
-            self.dispatch(&group);
+        let mut agenda = Agenda::default();
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.drain.cancelled(), if !draining => {
+                    draining = true;
+                    self.end();
+                }
+                group = tail.groups.recv() => {
+                    let Some(group) = group else { break };
+                    self.dispatch(&group, &mut agenda);
+                }
+                () = self.pass_ended.notified() => {
+                    let passed = std::mem::take(&mut *self.passed());
+                    self.send_due(passed, &mut agenda);
+                }
+                () = agenda.next() => {
+                    let feeds = agenda.take(Instant::now());
+                    self.send_due(feeds, &mut agenda);
+                }
+            }
         }
+        self.end();
+        self.state().stopped = true;
+    }
+
+    /// Ends all streams: live readers see it now, others when they look.
+    fn end(&self) {
         let mut state = self.state();
-        state.stopped = true;
-        // With their senders gone, live readers see the end.
-        state.feeds = Feeds::default();
+        state.ended = true;
+        state.feeds.end();
     }
 
     /// Whether the log was closed: nothing comes any more.
@@ -90,29 +152,22 @@ impl Hub {
         &self.log
     }
 
-    /// The number of feeds, which is that of different filters with a reader.
+    /// The number of feeds, which is that of different filters with a live reader.
     #[must_use]
     pub fn feeds(&self) -> usize {
-        self.state().feeds.len()
+        self.state().feeds.live()
     }
 
-    /// Matching happens under the lock, sending outside: a reader that joins in between gets frames at or
-    /// before its [`Joined::from`], which it drops, and never lacks a later one.
-    fn dispatch(&self, group: &[Arc<Event>]) {
-        let mut wanted: Vec<(Arc<Feed>, Vec<Arc<Event>>)> = Vec::new();
-        let mut slots: HashMap<u64, usize> = HashMap::new();
+    /// Matching happens under the lock, sending outside: a reader that sits down in between gets events at or
+    /// before its place, which it drops, and never lacks a later one.
+    fn dispatch(&self, group: &[Arc<Event>], agenda: &mut Agenda) {
+        let mut look = Vec::new();
         {
             let mut state = self.state();
             for event in group {
                 state.feeds.each_match(&event.topic, |feed| {
-                    let slot = *slots.entry(feed.number).or_insert_with(|| {
-                        wanted.push((Arc::clone(feed), Vec::new()));
-                        wanted.len() - 1
-                    });
-                    let events = &mut wanted[slot].1;
-                    // A feed whose filter matches the event in several ways gets it once.
-                    if events.last().is_none_or(|last| last.cursor != event.cursor) {
-                        events.push(Arc::clone(event));
+                    if feed.gather(event) {
+                        look.push(Arc::clone(feed));
                     }
                 });
             }
@@ -120,29 +175,43 @@ impl Hub {
                 state.matched_to = last.cursor.position;
             }
         }
-        for (feed, events) in wanted {
-            for frame in Frame::split(events) {
-                // No receiver is left if the last reader went away meanwhile: nobody misses it.
-                let _ = feed.frames.send(Arc::new(frame));
+        self.send_due(look, agenda);
+    }
+
+    /// Sends what has gathered in those feeds whose time has come, and notes when that of the others will.
+    fn send_due(&self, feeds: Vec<Arc<Feed>>, agenda: &mut Agenda) {
+        let now = Instant::now();
+        for feed in feeds {
+            match feed.due(now) {
+                Due::Later => {}
+                Due::At(at) => agenda.note(at, feed),
+                Due::Now(from, events) => {
+                    let frames = Frame::split(from, events);
+                    feed.send(&frames);
+                    self.hold(&feed, &frames);
+                }
             }
         }
     }
 
-    fn join(self: &Arc<Self>, filter: &Arc<Filter>) -> Joined {
-        let mut state = self.state();
-        let frames = match state.stopped {
-            true => broadcast::Sender::new(1).subscribe(),
-            false => state.feeds.enter(filter),
-        };
-        let from = state.matched_to;
-        drop(state);
-        Joined {
-            hub: Arc::clone(self),
-            filter: Arc::clone(filter),
-            frames,
-            from,
-            log_read: false,
+    /// Counts frames that a feed holds, which others may have to go for.
+    fn hold(&self, feed: &Arc<Feed>, frames: &[Arc<Frame>]) {
+        let emptied = self.cache.add(feed, frames);
+        if !emptied.is_empty() {
+            let mut state = self.state();
+            for feed in &emptied {
+                state.feeds.tidy(feed);
+            }
         }
+    }
+
+    fn look_at(&self, feed: &Arc<Feed>) {
+        self.passed().push(Arc::clone(feed));
+        self.pass_ended.notify_one();
+    }
+
+    fn passed(&self) -> MutexGuard<'_, Vec<Arc<Feed>>> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -151,8 +220,82 @@ impl Hub {
     }
 }
 
-impl Drop for Joined {
+impl Agenda {
+    fn note(&mut self, at: Instant, feed: Arc<Feed>) {
+        self.made += 1;
+        self.due.insert((at, self.made), feed);
+    }
+
+    async fn next(&self) {
+        match self.due.first_key_value() {
+            Some(((at, _), _)) => sleep_until(*at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> Vec<Arc<Feed>> {
+        let later = self.due.split_off(&(now, u64::MAX));
+        std::mem::replace(&mut self.due, later)
+            .into_values()
+            .collect()
+    }
+}
+
+impl Reader {
+    fn new(hub: &Arc<Hub>, filter: &Arc<Filter>) -> Self {
+        let feed = hub.state().feeds.enter(filter);
+        Self {
+            hub: Arc::clone(hub),
+            feed,
+        }
+    }
+
+    /// Takes a seat. With it, the position up to which all was matched: what the feed gets beyond that will come.
+    fn sit(&self) -> (Seat, u64) {
+        let mut state = self.hub.state();
+        let matched_to = state.matched_to;
+        if !state.ended {
+            state.feeds.sit(&self.feed, matched_to);
+        }
+        let seat = Seat {
+            hub: Arc::clone(&self.hub),
+            feed: Arc::clone(&self.feed),
+            frames: self.feed.receiver(),
+            token: None,
+        };
+        (seat, matched_to)
+    }
+}
+
+impl Drop for Reader {
     fn drop(&mut self) {
-        self.hub.state().feeds.leave(&self.filter);
+        self.hub.state().feeds.leave(&self.feed);
+    }
+}
+
+impl Seat {
+    /// From now on the clock counts on this reader to [give back](Self::give_back) its tokens.
+    fn pace(&mut self) {
+        self.token.get_or_insert_with(|| self.feed.pace());
+    }
+
+    fn give_back(&mut self, token: u64) {
+        if let Some(last) = &mut self.token {
+            *last = token;
+            if self.feed.give_back(token) {
+                self.hub.look_at(&self.feed);
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(token) = self.token
+            && self.feed.unpace(token)
+        {
+            self.hub.look_at(&self.feed);
+        }
+        self.hub.state().feeds.rise(&self.feed);
     }
 }

@@ -1,130 +1,37 @@
 //! One reader: replay from the log up to the head, then live, without a hole and without a duplicate.
 //!
-//! The rule that joins the two: join the feed first, then read the log until a page reaches its head, and drop
-//! from the feed what is not beyond the place reached. A reader whose ring overflows leaves the feed and does
-//! the same again from its own place; that is never an error by itself.
+//! The rule that joins the two: take a seat in the feed first, then read the feed's recent frames and the log until
+//! the place is one from which on the feed sends everything, and drop from the feed what is not beyond the place
+//! reached. A reader that falls behind leaves its seat and does the same again from its own place; that is never an
+//! error by itself.
 
-use super::{Chunk, Frame, Hub, Joined};
+use super::{
+    Chunk, Hub, Reader, Seat,
+    feed::{Feed, RING_FRAMES, Reading, Sent, Stretch},
+    frame::Frame,
+    terms::{Begin, CloseReason, Gap, GapReason, LagPolicy},
+};
 use crate::{
     cursor::Cursor,
-    event::OwnId,
-    log::{Located, Loss, Page, PageGap, PageLimits, Place, ReadError, Start, StartGap},
+    encoding::Encoding,
+    log::{BoxFuture, Located, Loss, PageLimits, Place, ReadError, Start, StartGap},
     topic::Filter,
 };
+use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::broadcast::error::RecvError;
 
-/// What a page of the log may hold: so much is in memory for one reader that replays.
+/// What a page of the log may hold: so much is in memory for readers that replay.
 const PAGE: PageLimits = PageLimits {
     events_max: 256,
     bytes_max: 32 << 10,
 }; // 32 KiB
 
-/// A reader within so many positions of the head joins its feed before it reads the log, which saves a page.
+/// A reader within so many positions of the head takes its seat before it reads the log, which saves a page.
 const NEAR_HEAD: u64 = 256;
 
 /// How long a reader waits before it asks a log again that did not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
-
-/// Where a reader wants to start.
-#[derive(Clone, Debug)]
-pub enum Begin {
-    /// With what is published from now on.
-    Live,
-    /// At a place in the log.
-    Log(Start),
-    /// After an id that is neither a cursor nor an own id: nowhere in the log.
-    Unknown,
-}
-
-impl Begin {
-    /// The start that a `Last-Event-ID` asks for: a cursor, an own id, or nothing known.
-    #[must_use]
-    pub fn last_event_id(text: &str) -> Self {
-        match (text.parse::<Cursor>(), OwnId::parse(text)) {
-            (Ok(cursor), _) => Self::Log(Start::Cursor(cursor)),
-            (_, Ok(own_id)) => Self::Log(Start::OwnId(own_id)),
-            _ => Self::Unknown,
-        }
-    }
-}
-
-/// What happens to a reader that is too slow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LagPolicy {
-    /// It is served from the log; where retention overtakes it, it is told of a gap.
-    #[default]
-    Gap,
-    /// It is served from the log; where retention overtakes it, its stream ends.
-    Disconnect,
-    /// It skips to the newest events as soon as it is behind the live frames, and is told so.
-    Latest,
-}
-
-/// Why the hub ends a stream and says so in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// Retention overtook a reader that asked for [`LagPolicy::Disconnect`].
-    Lagged,
-    /// The hub has no room for another connection.
-    Overloaded,
-    /// The hub is going down.
-    Draining,
-}
-
-impl CloseReason {
-    /// The word on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Lagged => "lagged",
-            Self::Overloaded => "overloaded",
-            Self::Draining => "draining",
-        }
-    }
-}
-
-/// Why events of a reader's filter will never reach it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// They were removed before it came.
-    Expired,
-    /// They were removed, or skipped, while it was reading too slowly.
-    Lagged,
-    /// The id it came with is not known.
-    Unknown,
-    /// The id it came with belongs to another log, or to a future that was lost.
-    Epoch,
-    /// They were damaged on disk.
-    Corrupt,
-}
-
-impl GapReason {
-    /// The word on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Lagged => "lagged",
-            Self::Unknown => "unknown",
-            Self::Epoch => "epoch",
-            Self::Corrupt => "corrupt",
-        }
-    }
-}
-
-/// What a reader is told in place of events that are gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// What happened.
-    pub reason: GapReason,
-    /// Where the reader was, or wanted to be.
-    pub requested: String,
-    /// The oldest kept event of its filter.
-    pub oldest: Option<Cursor>,
-    /// How many it missed, where that is known.
-    pub missed: Option<u64>,
-}
 
 /// What comes next for a reader.
 pub enum Delivery {
@@ -140,13 +47,16 @@ pub enum Delivery {
 
 /// One reader's filter and place, pulled by its transport.
 pub struct Subscription {
-    hub: Arc<Hub>,
-    filter: Arc<Filter>,
+    reader: Reader,
     lag: LagPolicy,
+    /// Whether what it misses is to be skipped, since it fell behind under [`LagPolicy::Latest`].
+    skip: bool,
+    /// Whether it gives back its tokens in time.
+    paced: bool,
     place: Place,
     state: State,
     /// Told before anything else.
-    gap: Option<Gap>,
+    gap: Option<Box<Gap>>,
     /// Until the first page was read: what a gap before it means.
     first: Option<FirstPage>,
 }
@@ -154,21 +64,24 @@ pub struct Subscription {
 /// What removed events mean to a reader before its first page.
 enum FirstPage {
     /// `expired`: the reader named this place, and has missed what was removed after it.
-    Expired(String),
+    Expired(Box<str>),
     /// Nothing: the reader named no place, and what was removed since it was located is no longer what it asked for.
     Nothing,
 }
 
 enum State {
-    /// Reading the log, perhaps with a seat in the feed already.
-    Replay(Option<Joined>),
+    /// Behind, perhaps with a seat already.
+    Behind(Option<Seat>),
+    /// Waiting for a page of the log.
+    Reading(Option<Seat>, BoxFuture<'static, Option<Arc<Stretch>>>),
     /// A page to hand out after its gap.
-    Page(Option<Joined>, Page),
-    Live(Joined),
-    /// Frames were skipped, which is to be told; the newest of them follows.
-    Skipped(Joined, Option<Arc<Frame>>),
+    Page(Option<Seat>, Arc<Stretch>),
+    /// Receiving frames. With the token to give back for the last.
+    Live(Seat, Option<u64>),
+    /// Frames were skipped, which is to be told once the oldest kept event is known; this one follows.
+    Skipping(Seat, Arc<Frame>, BoxFuture<'static, Option<Cursor>>),
     /// A frame to hand out before those of the feed.
-    Next(Joined, Arc<Frame>),
+    Next(Seat, Arc<Frame>),
     Ended,
 }
 
@@ -185,55 +98,34 @@ impl Subscription {
         requested: String,
         lag: LagPolicy,
     ) -> Self {
-        let hub = Arc::clone(hub);
-        let filter = Arc::clone(filter);
         let start = match begin {
-            Begin::Live => {
-                let joined = hub.join(&filter);
-                let place = Place {
-                    position: joined.from,
-                    removal: 0,
-                };
-                let state = State::Live(joined);
-                return Self {
-                    hub,
-                    filter,
-                    lag,
-                    place,
-                    state,
-                    gap: None,
-                    first: None,
-                };
-            }
+            Begin::Live => return Self::live_now(hub, filter, lag),
             Begin::Log(ref start) => start.clone(),
             Begin::Unknown => Start::Earliest,
         };
         let first = match start {
             Start::Earliest | Start::Tail(_) => FirstPage::Nothing,
             Start::Cursor(_) | Start::OwnId(_) | Start::Since(_) => {
-                FirstPage::Expired(requested.clone())
+                FirstPage::Expired(requested.as_str().into())
             }
         };
-        let located = retry(&hub, || hub.log.locate(start.clone(), &filter)).await;
+        let located = match known_cursor(hub, &start) {
+            Some(located) => Some(located),
+            None => retry(hub, || hub.log.locate(start.clone(), filter)).await,
+        };
         let (place, state, start_gap) = match located {
-            Some(Located { place, gap }) => (place, State::Replay(None), gap),
-            None => (
-                Place {
-                    position: 0,
-                    removal: 0,
-                },
-                State::Ended,
-                None,
-            ),
+            Some(Located { place, gap }) => (place, State::Behind(None), gap),
+            None => (Place::at(0), State::Ended, None),
         };
         let start_gap = match begin {
             Begin::Unknown => Some(StartGap::Unknown),
             Begin::Live | Begin::Log(_) => start_gap,
         };
         let mut this = Self {
-            hub,
-            filter,
+            reader: Reader::new(hub, filter),
             lag,
+            skip: false,
+            paced: false,
             place,
             state,
             gap: None,
@@ -245,16 +137,48 @@ impl Subscription {
                 StartGap::Unknown => GapReason::Unknown,
                 StartGap::Expired => GapReason::Expired,
             };
-            this.gap = Some(this.gap(reason, requested, None).await);
+            let oldest = oldest(Arc::clone(hub), Arc::clone(filter)).await;
+            this.gap = Some(Box::new(Gap {
+                reason,
+                requested,
+                oldest,
+                missed: None,
+            }));
         }
         this
+    }
+
+    /// Starts a reader with what is published from now on.
+    #[must_use]
+    pub fn live_now(hub: &Arc<Hub>, filter: &Arc<Filter>, lag: LagPolicy) -> Self {
+        let reader = Reader::new(hub, filter);
+        let (seat, matched_to) = reader.sit();
+        Self {
+            reader,
+            lag,
+            skip: false,
+            paced: false,
+            place: Place::at(matched_to),
+            state: State::Live(seat, None),
+            gap: None,
+            first: None,
+        }
+    }
+
+    /// Has the pace of the feed's frames wait for this reader. Its transport promises to call
+    /// [`Subscription::next`] as soon as it has written what it got, and [`Subscription::behind`] if it cannot.
+    pub fn pace(&mut self) {
+        self.paced = true;
+        if let State::Live(seat, _) = &mut self.state {
+            seat.pace();
+        }
     }
 
     /// Where the reader is: the id that it would resume from.
     #[must_use]
     pub fn cursor(&self) -> Cursor {
         Cursor {
-            epoch: self.hub.log.bounds().epoch,
+            epoch: self.reader.hub.log.bounds().epoch,
             position: self.place.position,
         }
     }
@@ -262,24 +186,39 @@ impl Subscription {
     /// What the start itself shows to be missing; it is to be told before anything else, and
     /// [`Subscription::next`] yields it otherwise.
     pub fn take_start_gap(&mut self) -> Option<Gap> {
-        self.gap.take()
+        self.gap.take().map(|gap| *gap)
     }
 
-    /// Waits for what comes next. After [`Delivery::Close`] or [`Delivery::Stopped`] it is [`Delivery::Stopped`].
+    /// Waits for what comes next; to call it says that what came before is written. After [`Delivery::Close`] or
+    /// [`Delivery::Stopped`] it is [`Delivery::Stopped`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing: the place moves only with what is returned.
+    /// Dropping the future loses nothing: the place moves only with what is returned, and a read of the log goes on
+    /// with the next call.
     pub async fn next(&mut self) -> Delivery {
         if let Some(gap) = self.gap.take() {
-            return Delivery::Gap(gap);
+            return Delivery::Gap(*gap);
         }
         loop {
             let delivery = match &mut self.state {
-                State::Replay(_) => self.replay().await,
-                State::Page(..) => self.hand_out(),
-                State::Live(_) => self.live().await,
-                State::Skipped(..) => self.tell_skipped().await,
+                State::Live(seat, token) => {
+                    if let Some(token) = token.take() {
+                        seat.give_back(token);
+                    }
+                    let sent = seat.frames.recv().await;
+                    self.received(sent)
+                }
+                State::Reading(_, page) => {
+                    let stretch = page.await;
+                    self.read(stretch)
+                }
+                State::Skipping(.., oldest) => {
+                    let oldest = oldest.await;
+                    self.skipped(oldest)
+                }
+                State::Behind(_) => self.catch_up(),
+                State::Page(..) => self.hand_out_page(),
                 State::Next(..) => self.hand_out_frame(),
                 State::Ended => Some(Delivery::Stopped),
             };
@@ -289,52 +228,103 @@ impl Subscription {
         }
     }
 
-    /// Reads one page, or finds that none is needed.
-    async fn replay(&mut self) -> Option<Delivery> {
-        let State::Replay(seat) = &mut self.state else {
-            return None;
-        };
-        let head = self.hub.log.bounds().head;
-        if seat.is_none() && head.saturating_sub(self.place.position) <= NEAR_HEAD {
-            *seat = Some(self.hub.join(&self.filter));
+    /// Of this chunk, which came last, the reader took only so many bytes for now. It loses its seat, so that nobody
+    /// waits for it. Gives what is left of the event under way; what lies behind that will come again.
+    pub fn behind(&mut self, chunk: &Chunk, encoding: Encoding, taken: usize) -> Bytes {
+        let cut = chunk.cut(encoding, taken);
+        let first = chunk
+            .events()
+            .first()
+            .map_or(0, |event| event.cursor.position);
+        self.place.position = cut.position.unwrap_or(first.saturating_sub(1));
+        if !matches!(self.state, State::Ended) {
+            self.fall_behind();
         }
-        if let Some(joined) = seat.take_if(|joined| joined.from <= self.place.position) {
-            // Nothing lies between the place and the feed, so nothing was removed there either.
-            self.first = None;
-            self.state = State::Live(joined);
-            return None;
-        }
-        let read = || self.hub.log.read_after(self.place, &self.filter, PAGE);
-        let Some(page) = retry(&self.hub, read).await else {
+        cut.rest
+    }
+
+    fn fall_behind(&mut self) {
+        let live = matches!(self.state, State::Live(..));
+        self.skip = self.skip || (live && self.lag == LagPolicy::Latest);
+        self.state = State::Behind(None);
+    }
+
+    /// Finds what comes after the place: in the feed's recent frames, or in the log; or that the feed will send it.
+    fn catch_up(&mut self) -> Option<Delivery> {
+        let hub = Arc::clone(&self.reader.hub);
+        if hub.drain.is_cancelled() {
             self.state = State::Ended;
             return None;
+        }
+        let State::Behind(seat) = &mut self.state else {
+            return None;
         };
-        match self.page_gap(&page).await {
-            Ok(None) => self.take_page(page),
-            Ok(Some(gap)) => {
-                let State::Replay(seat) = &mut self.state else {
-                    return None;
-                };
-                self.state = State::Page(seat.take(), page);
-                Some(Delivery::Gap(gap))
+        let feed = &self.reader.feed;
+        let (bounds, position) = (hub.log.bounds(), self.place.position);
+        let near = bounds.head.saturating_sub(position) <= NEAR_HEAD;
+        if seat.is_none() && (near || self.skip || feed.recent(position).is_some()) {
+            *seat = Some(self.reader.sit().0);
+        }
+        if self.skip {
+            self.skip = false;
+            if let Some(newest) = feed.newest_beyond(position, RING_FRAMES)
+                && let Some(seat) = seat.take()
+            {
+                let oldest = Box::pin(oldest(hub, Arc::clone(&feed.filter)));
+                self.state = State::Skipping(seat, newest, oldest);
+                return None;
             }
-            Err(reason) => {
-                self.state = State::Ended;
-                Some(Delivery::Close(reason))
+        }
+        if let Some(seat) = seat.take_if(|_| feed.is_live_at(position)) {
+            // Nothing lies between the place and the feed, so nothing was removed there either.
+            self.first = None;
+            self.go_live(seat);
+            return None;
+        }
+        // Where something beyond the place was removed, only the log knows what that means to a reader that comes back.
+        // To one that was here already the frames that are held are still delivered.
+        let is_whole = self.first.is_none() || bounds.removed_to <= position;
+        if is_whole && let Some(frame) = feed.recent(position) {
+            self.first = None;
+            return self.beyond_place(frame);
+        }
+        let page = read(hub, Arc::clone(feed), self.place);
+        self.state = State::Reading(seat.take(), Box::pin(page));
+        None
+    }
+
+    fn go_live(&mut self, mut seat: Seat) {
+        if self.paced {
+            seat.pace();
+        }
+        self.state = State::Live(seat, None);
+    }
+
+    /// A page of the log came, or the log was closed.
+    fn read(&mut self, stretch: Option<Arc<Stretch>>) -> Option<Delivery> {
+        let State::Reading(seat, _) = std::mem::replace(&mut self.state, State::Ended) else {
+            return None;
+        };
+        let stretch = stretch?;
+        match self.page_gap(&stretch) {
+            Ok(gap) => {
+                self.state = State::Page(seat, stretch);
+                gap.map(Delivery::Gap)
             }
+            Err(reason) => Some(Delivery::Close(reason)),
         }
     }
 
     /// What to tell before a page, or why it ends the stream.
-    async fn page_gap(&self, page: &Page) -> Result<Option<Gap>, CloseReason> {
-        let Some(PageGap { loss, missed }) = page.gap else {
+    fn page_gap(&self, stretch: &Stretch) -> Result<Option<Gap>, CloseReason> {
+        let Some(gap) = stretch.gap else {
             return Ok(None);
         };
         let here = || self.cursor().to_string();
-        let (reason, requested) = match (loss, &self.first) {
+        let (reason, requested) = match (gap.loss, &self.first) {
             (Loss::Corrupt, _) => (GapReason::Corrupt, here()),
             (Loss::Removed, Some(FirstPage::Expired(requested))) => {
-                (GapReason::Expired, requested.clone())
+                (GapReason::Expired, requested.to_string())
             }
             (Loss::Removed, Some(FirstPage::Nothing)) => return Ok(None),
             (Loss::Removed, None) if self.lag == LagPolicy::Disconnect => {
@@ -342,123 +332,136 @@ impl Subscription {
             }
             (Loss::Removed, None) => (GapReason::Lagged, here()),
         };
-        Ok(Some(self.gap(reason, requested, missed).await))
+        Ok(Some(Gap {
+            reason,
+            requested,
+            oldest: stretch.oldest,
+            missed: gap.missed,
+        }))
     }
 
-    fn hand_out(&mut self) -> Option<Delivery> {
-        let State::Page(seat, page) = std::mem::replace(&mut self.state, State::Ended) else {
-            return None;
-        };
-        self.state = State::Replay(seat);
-        self.take_page(page)
-    }
-
-    fn take_page(&mut self, page: Page) -> Option<Delivery> {
-        let State::Replay(seat) = &mut self.state else {
+    fn hand_out_page(&mut self) -> Option<Delivery> {
+        let State::Page(seat, stretch) = std::mem::replace(&mut self.state, State::Ended) else {
             return None;
         };
         self.first = None;
-        self.place = page.place;
-        if page.at_head {
-            match seat.take() {
-                Some(mut joined) => {
-                    joined.log_read = true;
-                    // The page was read after joining: it covers all that the feed does not.
-                    self.place.position = self.place.position.max(joined.from);
-                    self.state = State::Live(joined);
-                }
-                None => *seat = Some(self.hub.join(&self.filter)),
-            }
-        }
-        (!page.events.is_empty()).then(|| Delivery::Events(Chunk::Own(page.events)))
+        self.place = stretch.place;
+        self.state = State::Behind(seat);
+        let frame = stretch.frame.clone()?;
+        Some(Delivery::Events(Chunk { frame, known: 0 }))
     }
 
-    async fn live(&mut self) -> Option<Delivery> {
-        let State::Live(joined) = &mut self.state else {
-            return None;
-        };
-        match joined.frames.recv().await {
-            Ok(frame) => {
-                joined.log_read = false;
-                self.beyond_place(frame)
-            }
+    /// A frame came from the feed, or the news that there is no more or was too much.
+    fn received(&mut self, sent: Result<Sent, RecvError>) -> Option<Delivery> {
+        let sent = match sent {
+            Ok(sent) => sent,
             Err(RecvError::Lagged(_)) => {
-                let head = self.hub.log.bounds().head;
-                let near = head.saturating_sub(self.place.position) <= NEAR_HEAD;
-                self.state = match std::mem::replace(&mut self.state, State::Replay(None)) {
-                    // What the ring dropped may be what the log had already given: see there what is missing.
-                    State::Live(joined) if joined.log_read && near => State::Replay(None),
-                    State::Live(joined) if self.lag == LagPolicy::Latest => skip_to_newest(joined),
-                    _ => State::Replay(None),
-                };
-                None
+                self.fall_behind();
+                return None;
             }
             Err(RecvError::Closed) => {
                 self.state = State::Ended;
-                None
+                return None;
             }
+        };
+        let Some(frame) = sent.frame.upgrade() else {
+            self.fall_behind();
+            return None;
+        };
+        if let State::Live(_, token) = &mut self.state {
+            *token = sent.token;
         }
+        self.beyond_place(frame)
     }
 
     /// The part of a frame that this reader does not have yet.
     fn beyond_place(&mut self, frame: Arc<Frame>) -> Option<Delivery> {
-        let position = self.place.position;
-        let events = frame.events();
-        let known = events.partition_point(|event| event.cursor.position <= position);
-        let newest = events.last()?.cursor.position;
-        self.place.position = position.max(newest);
-        (known < events.len()).then(|| Delivery::Events(Chunk::Shared(frame, known)))
+        let known = frame.known_at(self.place.position);
+        self.place.position = self.place.position.max(frame.span.1);
+        let new = known < frame.events().len();
+        new.then(|| Delivery::Events(Chunk { frame, known }))
     }
 
     /// Tells of the frames it left.
-    async fn tell_skipped(&mut self) -> Option<Delivery> {
-        let gap = self
-            .gap(GapReason::Lagged, self.cursor().to_string(), None)
-            .await;
-        let State::Skipped(joined, newest) = std::mem::replace(&mut self.state, State::Ended)
+    fn skipped(&mut self, oldest: Option<Cursor>) -> Option<Delivery> {
+        let State::Skipping(seat, newest, _) = std::mem::replace(&mut self.state, State::Ended)
         else {
             return None;
         };
-        self.state = match newest {
-            Some(frame) => State::Next(joined, frame),
-            None => State::Live(joined),
-        };
-        Some(Delivery::Gap(gap))
+        let requested = self.cursor().to_string();
+        self.place.position = self.place.position.max(newest.span.0);
+        self.state = State::Next(seat, newest);
+        Some(Delivery::Gap(Gap {
+            reason: GapReason::Lagged,
+            requested,
+            oldest,
+            missed: None,
+        }))
     }
 
     fn hand_out_frame(&mut self) -> Option<Delivery> {
-        let State::Next(joined, frame) = std::mem::replace(&mut self.state, State::Ended) else {
+        let State::Next(seat, frame) = std::mem::replace(&mut self.state, State::Ended) else {
             return None;
         };
-        self.state = State::Live(joined);
+        self.state = State::Behind(Some(seat));
         self.beyond_place(frame)
-    }
-
-    async fn gap(&self, reason: GapReason, requested: String, missed: Option<u64>) -> Gap {
-        let oldest = retry(&self.hub, || self.hub.log.oldest(&self.filter))
-            .await
-            .flatten();
-        Gap {
-            reason,
-            requested,
-            oldest,
-            missed,
-        }
     }
 }
 
-/// Leaves all frames that the feed holds but the last.
-fn skip_to_newest(mut joined: Joined) -> State {
-    let mut newest = None;
-    loop {
-        match joined.frames.try_recv() {
-            Ok(frame) => newest = Some(frame),
-            Err(TryRecvError::Lagged(_)) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => {
-                return State::Skipped(joined, newest);
-            }
+/// The place of a cursor that needs no looking for.
+fn known_cursor(hub: &Hub, start: &Start) -> Option<Located> {
+    let bounds = hub.log.bounds();
+    match start {
+        Start::Cursor(cursor) if cursor.epoch == bounds.epoch && cursor.position <= bounds.head => {
+            let place = Place::at(cursor.position);
+            Some(Located { place, gap: None })
         }
+        _ => None,
     }
+}
+
+/// Reads the log after a place, together with those who want the same. `None` once the hub ends its streams.
+async fn read(hub: Arc<Hub>, feed: Arc<Feed>, place: Place) -> Option<Arc<Stretch>> {
+    let reading = feed.reading(place);
+    let stretch = reading.get_or_init(|| read_alone(&hub, &feed, place, &reading));
+    tokio::select! {
+        biased;
+        stretch = stretch => stretch.clone(),
+        () = hub.drain.cancelled() => None,
+    }
+}
+
+async fn read_alone(
+    hub: &Arc<Hub>,
+    feed: &Arc<Feed>,
+    place: Place,
+    reading: &Arc<Reading>,
+) -> Option<Arc<Stretch>> {
+    let page = retry(hub, || hub.log.read_after(place, &feed.filter, PAGE)).await;
+    let stretch = match page {
+        Some(page) => {
+            let oldest = match page.gap {
+                Some(_) => oldest(Arc::clone(hub), Arc::clone(&feed.filter)).await,
+                None => None,
+            };
+            Some(Arc::new(Stretch::new(page, place.position, oldest)))
+        }
+        None => None,
+    };
+    feed.read(reading);
+    // One reader's replay is not worth holding; what several want, more will.
+    if let Some(stretch) = &stretch
+        && let (Some(frame), None) = (&stretch.frame, stretch.gap)
+        && Arc::strong_count(reading) > 1
+        && feed.keep(frame)
+    {
+        hub.hold(feed, std::slice::from_ref(frame));
+    }
+    stretch
+}
+
+async fn oldest(hub: Arc<Hub>, filter: Arc<Filter>) -> Option<Cursor> {
+    retry(&hub, || hub.log.oldest(&filter)).await.flatten()
 }
 
 /// Asks the log until it answers; `None` once it is closed. Whoever waits may be dropped at any time.

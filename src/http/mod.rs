@@ -21,7 +21,7 @@ mod subscribe;
 
 use crate::{
     config::Config,
-    delivery::sse,
+    delivery::{silence::Silences, sse},
     fanout::Hub,
     ingest::{Bounds, Ingest},
     log::Clock,
@@ -43,7 +43,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub struct App {
     hub: Arc<Hub>,
     ingest: Ingest,
-    streams: sse::Settings,
+    streams: Arc<sse::Settings>,
     filters_max: usize,
     body_timeout: Duration,
     write_timeout: Duration,
@@ -54,12 +54,13 @@ pub struct App {
 }
 
 impl App {
-    /// Handlers over a hub. Cancelling `drain` ends streams and refuses what is new; `tasks` has what outlives a
+    /// Handlers over a hub. `silences` says when streams need a keepalive. Cancelling `drain` ends streams and refuses what is new; `tasks` has what outlives a
     /// handler.
     #[must_use]
     pub fn new(
         hub: Arc<Hub>,
         config: &Config,
+        silences: Arc<Silences>,
         drain: CancellationToken,
         tasks: TaskTracker,
     ) -> Arc<Self> {
@@ -70,7 +71,7 @@ impl App {
         };
         let streams = sse::Settings {
             retry: config.subscribe.retry,
-            keepalive: config.subscribe.keepalive,
+            silences,
             drain_retry: (
                 config.subscribe.drain_retry_min,
                 config.subscribe.drain_retry_max,
@@ -81,7 +82,7 @@ impl App {
         Arc::new(Self {
             ingest: Ingest::new(Arc::clone(hub.log()), bounds),
             hub,
-            streams,
+            streams: Arc::new(streams),
             filters_max: size(config.subscribe.filters_max),
             body_timeout: config.server.body_timeout,
             write_timeout: config.server.write_timeout,

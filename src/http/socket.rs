@@ -69,7 +69,7 @@ impl Connection {
     /// [`stall`] how long; in HTTP/1 the stream has the connection for itself, and waits here for the socket.
     pub(super) fn stream_body(self: &Arc<Self>, stream: SseStream, version: Version) -> Body {
         if self.takes_streams {
-            *self.slot() = Some(stream);
+            *self.slot() = Some(stream.paced());
             // Of no known size, so that nobody on the way out takes it for an empty answer.
             return Body::from_stream(tokio_stream::empty::<Result<Bytes, Infallible>>());
         }

@@ -46,6 +46,8 @@ struct State {
     time_ms: u64,
     /// The number of the newest removal.
     removal: u64,
+    /// The newest position that was ever removed.
+    removed_to: u64,
     events: BTreeMap<u64, Arc<Event>>,
     /// Of all events, as [`removal::cost`] counts.
     bytes: u64,
@@ -220,6 +222,7 @@ impl State {
                 break;
             }
             topic.remove_oldest(&mut self.events, &mut self.bytes, removal);
+            self.removed_to = self.removed_to.max(topic.removed.to);
             self.removal = removal;
         }
     }
@@ -232,6 +235,7 @@ impl State {
             let name = oldest.topic.clone();
             if let Some(topic) = self.topics.get_mut(&name) {
                 topic.remove_oldest(&mut self.events, &mut self.bytes, removal);
+                self.removed_to = self.removed_to.max(topic.removed.to);
                 self.removal = removal;
             }
         }
@@ -445,6 +449,7 @@ impl EventLog for MemoryLog {
         Bounds {
             epoch: state.epoch,
             head: state.head,
+            removed_to: state.removed_to,
         }
     }
 

@@ -158,6 +158,17 @@ pub struct Place {
     pub removal: u64,
 }
 
+impl Place {
+    /// A place that comes from outside.
+    #[must_use]
+    pub fn at(position: u64) -> Self {
+        Self {
+            position,
+            removal: 0,
+        }
+    }
+}
+
 /// How much one page may hold. At least one event comes, however large.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimits {
@@ -241,6 +252,8 @@ pub struct Bounds {
     pub epoch: u64,
     /// The position of the newest committed event ever, kept or not; 0 before the first.
     pub head: u64,
+    /// All events that were ever removed are at or before this position.
+    pub removed_to: u64,
 }
 
 /// Committed events as they come: see [`EventLog::tail`].

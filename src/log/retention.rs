@@ -42,9 +42,23 @@ impl Retention {
     /// The limits of a topic.
     #[must_use]
     pub fn limits(&self, topic: &Topic) -> Limits {
-        self.rules
+        self.limits_of(self.rule(topic))
+    }
+
+    /// The number of the rule that counts for a topic, in four bytes for those who keep very many.
+    pub(crate) fn rule(&self, topic: &Topic) -> u32 {
+        let rule = self
+            .rules
             .iter()
-            .find(|rule| rule.topics.matches(topic))
+            .position(|rule| rule.topics.matches(topic));
+        rule.and_then(|rule| u32::try_from(rule).ok())
+            .unwrap_or(u32::MAX)
+    }
+
+    /// The limits of a rule, or the default ones if there is none of that number.
+    pub(crate) fn limits_of(&self, rule: u32) -> Limits {
+        self.rules
+            .get(rule as usize)
             .map_or(self.default, |rule| rule.limits)
     }
 }

@@ -18,7 +18,12 @@ async fn hub(events_max: u64) -> TestServer {
         events_max: Some(events_max),
         bytes_max: None,
     };
-    TestServer::with(|config| config.log.retention = vec![rule]).await
+    TestServer::with(|config| {
+        config.log.retention = vec![rule];
+        // Whoever is behind has to go to the log.
+        config.subscribe.cache_bytes_max = 100_000;
+    })
+    .await
 }
 
 /// Publishes events `from..to` while a brisk reader takes each, which shows that nobody waits for the slow one.

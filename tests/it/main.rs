@@ -33,5 +33,6 @@ mod pages;
 mod publish;
 mod resume;
 mod rude_clients;
+mod sharing;
 mod support;
 mod wire;

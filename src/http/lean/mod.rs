@@ -61,7 +61,7 @@ pub(super) enum End {
     /// All was answered, and the connection is to be closed.
     Answered,
     /// It is a stream's from now on.
-    Stream(Opened),
+    Stream(Box<Opened>),
     /// It is hyper's from now on, beginning with these bytes. If their first request was answered already, the answer is
     /// there, too.
     Library(Bytes, Option<Box<Response>>),
@@ -104,7 +104,7 @@ enum Answered {
     /// It is sent; whether further requests are served after it.
     Whole { keep_alive: bool },
     /// Its body is a stream, and its head is to be sent with the stream's first bytes.
-    Stream(Opened),
+    Stream(Box<Opened>),
     /// It is not one that can be sent here.
     NotHere(Box<Response>),
 }
@@ -334,11 +334,11 @@ impl Lean {
         );
         self.headers = parts.headers;
         if let Some(stream) = stream {
-            return Ok(Answered::Stream(Opened {
+            return Ok(Answered::Stream(Box::new(Opened {
                 stream,
                 chunks: Chunks::new(asked.version == Version::HTTP_11),
                 head: std::mem::take(&mut self.head),
-            }));
+            })));
         }
         let bytes = match after.body {
             true => whole(&mut body).await.map_err(io::Error::other)?,

@@ -7,6 +7,9 @@ use std::{
 };
 use tokio::{io::Interest, net::TcpStream, time::timeout};
 
+/// Parts that are no more together are copied: that costs less than telling the kernel of each.
+const JOINED_BYTES_MAX: usize = 1 << 10; // 1 KiB
+
 /// How much is read at once of what nobody wants.
 const DROPPED_BYTES: usize = 4 << 10; // 4 KiB
 
@@ -18,9 +21,18 @@ pub(super) fn now(tcp: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     }
     let mut sent = 0;
     let result = tcp.try_io(Interest::WRITABLE, || {
+        let socket = socket2::SockRef::from(tcp);
         sent = match parts {
-            [part] => socket2::SockRef::from(tcp).send(part)?,
-            parts => socket2::SockRef::from(tcp).send_vectored(parts)?,
+            [part] => socket.send(part)?,
+            _ if whole <= JOINED_BYTES_MAX => {
+                let (mut joined, mut len) = ([0; JOINED_BYTES_MAX], 0);
+                for part in parts {
+                    joined[len..len + part.len()].copy_from_slice(part);
+                    len += part.len();
+                }
+                socket.send(&joined[..len])?
+            }
+            parts => socket.send_vectored(parts)?,
         };
         // A socket that took a part is full. To learn of its room, tokio must hear so from within this call.
         match sent == whole {

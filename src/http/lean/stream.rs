@@ -47,7 +47,7 @@ enum Next {
 impl Streaming {
     /// Sends the answer's head together with what the stream says at once; `None` if the client went away meanwhile.
     pub(in crate::http) async fn begin(
-        opened: Opened,
+        opened: Box<Opened>,
         tcp: TcpStream,
         door: Arc<Listener>,
         place: OwnedSemaphorePermit,
@@ -56,7 +56,7 @@ impl Streaming {
             stream,
             chunks,
             mut head,
-        } = opened;
+        } = *opened;
         let mut this = Self {
             tcp,
             stream,

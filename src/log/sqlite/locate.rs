@@ -2,9 +2,9 @@
 
 use super::{
     page::LOOK_MAX,
-    reader::Reader,
+    reader::{Reader, Snapshot},
     schema::{self, Meta},
-    select::{Match, Matches, Merge, Selection, lost},
+    select::{MERGE_MAX, Match, Matches, Merge, lost, topics_of},
 };
 use crate::{
     cursor::Cursor,
@@ -64,17 +64,17 @@ impl Search {
         filter: &Filter,
     ) -> rusqlite::Result<ControlFlow<Located, Self>> {
         let (conn, names) = reader.split();
-        let snapshot = conn.unchecked_transaction()?;
-        let meta = Meta::load(&snapshot)?;
+        let _snapshot = Snapshot::begin(conn)?;
+        let meta = Meta::load(conn)?;
         let search = match self {
-            Self::Begin(start) => match Self::begin(start, &snapshot, &meta)? {
+            Self::Begin(start) => match Self::begin(start, conn, &meta)? {
                 Break(located) => return Ok(Break(located)),
                 Continue(search) => search,
             },
             search => search,
         };
         let mut look = Look {
-            conn: &snapshot,
+            conn,
             filter,
             matches: Matches::new(filter, names),
         };
@@ -134,9 +134,9 @@ pub(super) fn oldest(
     filter: &Filter,
 ) -> rusqlite::Result<ControlFlow<Option<u64>, u64>> {
     let (conn, names) = reader.split();
-    let snapshot = conn.unchecked_transaction()?;
+    let _snapshot = Snapshot::begin(conn)?;
     let mut look = Look {
-        conn: &snapshot,
+        conn,
         filter,
         matches: Matches::new(filter, names),
     };
@@ -223,7 +223,7 @@ impl Look<'_> {
 
     /// The outer `None`: there are too many topics for that.
     fn oldest_by_index(&self, after: u64) -> rusqlite::Result<Option<Option<u64>>> {
-        let Selection::Merge(topics) = Selection::of(self.conn, self.filter)? else {
+        let Some(topics) = topics_of(self.conn, self.filter, MERGE_MAX)? else {
             return Ok(None);
         };
         let first = Merge::up(self.conn, &topics, after)?.next(self.conn)?;
@@ -272,7 +272,7 @@ impl Look<'_> {
         before: &mut u64,
         mut take: impl FnMut(u64) -> bool,
     ) -> rusqlite::Result<Option<bool>> {
-        let Selection::Merge(topics) = Selection::of(self.conn, self.filter)? else {
+        let Some(topics) = topics_of(self.conn, self.filter, MERGE_MAX)? else {
             return Ok(None);
         };
         let mut merge = Merge::down(self.conn, &topics, *before)?;

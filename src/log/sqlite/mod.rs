@@ -5,10 +5,13 @@
 //! `checkpoint` the one beside it. `reserve` is room kept for when the disk is full. `reader` lends connections; `select`, `page` and `locate` are
 //! what they are lent for. `lock` keeps others out.
 
+mod answer;
 mod budget;
 mod checkpoint;
+mod ids;
 mod locate;
 mod lock;
+mod open;
 mod page;
 mod reader;
 mod reserve;
@@ -16,6 +19,7 @@ mod retain;
 mod row;
 mod schema;
 mod select;
+mod size;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -30,9 +34,9 @@ use super::{
 use crate::{cursor::Cursor, event::Event, topic::Filter};
 use checkpoint::Checkpointer;
 use locate::Search;
-use lock::DirLock;
+pub use open::{OpenError, new_epoch};
+use open::{enter, open_store};
 use reader::Readers;
-use reserve::Reserve;
 use rusqlite::{Connection, ErrorCode};
 use std::{
     path::{Path, PathBuf},
@@ -74,89 +78,6 @@ pub enum Durability {
     Os,
 }
 
-/// Why a log could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open.
-    #[error(
-        "{} is in use by {}; stop that hub, or choose another data directory",
-        path.display(),
-        pid.map_or_else(|| "another hub".to_owned(), |pid| format!("process {pid}"))
-    )]
-    InUse {
-        /// The holder, if its lock file says so.
-        pid: Option<u32>,
-        /// The directory.
-        path: PathBuf,
-    },
-    /// It cannot be made or changed.
-    #[error("{} cannot be written; check its owner, its mode and the room on its disk", path.display())]
-    NotWritable {
-        /// What cannot be.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// There is none.
-    #[error("there is no {}; check the data directory", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A write-ahead file lies beside the log, as after a crash. Over a restored backup it would be mixed into it.
-    #[error(
-        "{} is left from a crash; if a backup was restored, delete it and the -shm file beside it, else start and \
-         stop the hub first",
-        path.display()
-    )]
-    Unfinished {
-        /// The write-ahead file.
-        path: PathBuf,
-    },
-    /// A later version of the hub made it.
-    #[error(
-        "{} has format {found}, and this version of the hub knows up to {known}; run the version that made it",
-        path.display()
-    )]
-    Newer {
-        /// The file's format.
-        found: i64,
-        /// The newest that this program knows.
-        known: i64,
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is no log, or one that is damaged where it has to be read.
-    #[error("{} is damaged, or no log; restore a backup, or move it away to start anew", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        source: rusqlite::Error,
-    },
-    /// It holds less than was acknowledged.
-    #[error("{} ends at event {found}, but {head} was acknowledged; check the disk", path.display())]
-    Lost {
-        /// The file.
-        path: PathBuf,
-        /// The position acknowledged.
-        head: u64,
-        /// The newest position found.
-        found: u64,
-    },
-    /// Anything else.
-    #[error("{} could not be opened", path.display())]
-    Failed {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// The system gave no thread.
-    #[error("no thread could be started for the log")]
-    Thread(#[source] std::io::Error),
-}
-
 /// An [`EventLog`] in a SQLite file.
 ///
 /// One thread writes, in groups that share a commit; reads have connections of their own. Dropping it finishes
@@ -164,9 +85,8 @@ pub enum OpenError {
 pub struct SqliteLog {
     shared: Arc<Shared>,
     requests: SyncSender<Request>,
-    /// Room in the queue, in batches and in KiB.
-    batches: Arc<Semaphore>,
-    kib: Arc<Semaphore>,
+    /// Room in the queue, in KiB. Each batch takes at least so many that no more than [`QUEUE_BATCHES_MAX`] wait.
+    room: Arc<Semaphore>,
 }
 
 /// What the writer and those who read have in common.
@@ -186,6 +106,7 @@ struct Shared {
 /// The end of the log, and those who follow it.
 struct Live {
     head: u64,
+    removed_to: u64,
     tails: Vec<TailSender>,
     closed: bool,
 }
@@ -223,6 +144,7 @@ impl SqliteLog {
             wal_bytes_max,
             live: Mutex::new(Live {
                 head: store.facts.meta.head,
+                removed_to: store.facts.meta.removed_to,
                 tails: Vec::new(),
                 closed: false,
             }),
@@ -240,8 +162,7 @@ impl SqliteLog {
         Ok(Self {
             shared,
             requests,
-            batches: Arc::new(Semaphore::new(QUEUE_BATCHES_MAX)),
-            kib: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
+            room: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
         })
     }
 
@@ -255,92 +176,23 @@ impl SqliteLog {
     }
 
     async fn append(&self, batch: Batch) -> Result<Vec<Outcome>, AppendError> {
-        let closed = |_| AppendError::Unavailable;
         let bytes = batch.drafts.iter().map(removal::cost_of_draft).sum::<u64>();
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let kib = u32::try_from((bytes >> 10).clamp(1, QUEUE_KIB_MAX)).unwrap_or(1);
-        let batches = Arc::clone(&self.batches);
-        let one = batches.acquire_owned().await.map_err(closed)?;
-        let all = Arc::clone(&self.kib).acquire_many_owned(kib).await;
-        let (reply, done) = oneshot::channel();
+        let share = (bytes >> 10).clamp(QUEUE_KIB_MAX / QUEUE_BATCHES_MAX, QUEUE_KIB_MAX);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(share).await;
+        let (reply, answered) = answer::reply();
         let append = Append {
             batch,
             bytes,
             reply,
-            _room: (one, all.map_err(closed)?),
+            _room: room.map_err(|_| AppendError::Unavailable)?,
         };
         // There is room: it was asked for.
         let sent = self.requests.try_send(Request::Append(append));
         sent.map_err(|_| AppendError::Unavailable)?;
-        done.await.unwrap_or(Err(AppendError::Unavailable))
+        answered.get().await
     }
-}
-
-/// Gives the log in `dir` a new epoch, as after restoring a backup: cursors from before are then told as a gap.
-/// Gives the old epoch and the new one. Blocks.
-///
-/// # Errors
-///
-/// [`OpenError`]: each says what to do.
-pub fn new_epoch(dir: &Path) -> Result<(u64, u64), OpenError> {
-    let path = dir.join(FILE);
-    // Before anything is made: a new log has a new epoch anyway, and the one that was meant would keep its own.
-    if !path.exists() {
-        return Err(OpenError::Missing { path });
-    }
-    let (_lock, path) = enter(dir)?;
-    let wal = dir.join(format!("{FILE}-wal"));
-    if std::fs::metadata(&wal).is_ok_and(|file| file.len() > 0) {
-        return Err(OpenError::Unfinished { path: wal });
-    }
-    let conn = schema::connect(&path, Durability::Sync)?;
-    let failed = |error| schema::classify(&path, error);
-    let mut meta = schema::Meta::load(&conn).map_err(failed)?;
-    let old = meta.epoch;
-    meta.epoch = rand::random();
-    meta.save(&conn).map_err(failed)?;
-    checkpoint(&conn, "TRUNCATE").map_err(failed)?;
-    Ok((old, meta.epoch))
-}
-
-fn enter(dir: &Path) -> Result<(DirLock, PathBuf), OpenError> {
-    std::fs::create_dir_all(dir).map_err(|source| OpenError::NotWritable {
-        path: dir.to_owned(),
-        source,
-    })?;
-    Ok((DirLock::take(dir)?, dir.join(FILE)))
-}
-
-/// Opens the file and does what comes `first`; on a full disk, with the reserve's room.
-fn open_store(
-    path: &Path,
-    durability: Durability,
-    options: &LogOptions,
-    first: impl Fn(&Connection) -> rusqlite::Result<()>,
-) -> Result<Store, OpenError> {
-    let failed = |error| schema::classify(path, error);
-    let mut reserve = Reserve::open(path, reserve_bytes(options)).map_err(|source| {
-        let path = path.with_file_name(reserve::FILE);
-        OpenError::NotWritable { path, source }
-    })?;
-    let begin = |full: bool| {
-        let conn = schema::connect(path, durability)?;
-        if full {
-            // What was written before fits into the main file now, so that its place is free again.
-            checkpoint(&conn, "PASSIVE").map_err(failed)?;
-        }
-        first(&conn).map_err(failed)?;
-        Ok(conn)
-    };
-    let conn = match begin(false) {
-        Err(OpenError::NotWritable { .. }) if reserve.bytes() > 0 => {
-            tracing::warn!("the disk is full: the log opens with the room kept in reserve");
-            reserve.release();
-            begin(true)
-        }
-        begun => begun,
-    }?;
-    Store::new(conn, reserve, options.clone()).map_err(failed)
 }
 
 fn reserve_bytes(options: &LogOptions) -> u64 {
@@ -399,6 +251,11 @@ impl Shared {
         live.head = newest.cursor.position;
         live.tails.retain(|tail| !tail.is_closed());
         live.tails.clone()
+    }
+
+    /// Something was removed, up to there.
+    fn removed(&self, to: u64) {
+        self.live().removed_to = to;
     }
 
     fn send(&self, tails: &[TailSender], events: Vec<Arc<Event>>) {
@@ -489,9 +346,11 @@ impl EventLog for SqliteLog {
     }
 
     fn bounds(&self) -> Bounds {
+        let live = self.shared.live();
         Bounds {
             epoch: self.shared.epoch,
-            head: self.shared.live().head,
+            head: live.head,
+            removed_to: live.removed_to,
         }
     }
 

@@ -1,22 +1,23 @@
 //! One page of events, read within one snapshot.
 
 use super::{
-    reader::Reader,
+    ids::IdMap,
+    reader::{Reader, Snapshot},
     row::{self, Header},
     schema::{self, Meta},
-    select::{Match, Matches, Merge, Selection, lost},
+    select::{MERGE_MAX, Match, Matches, Merge, lost, topics_of},
 };
 use crate::{
     log::{Loss, Page, PageGap, PageLimits, Place},
     topic::Filter,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 /// Rows that one page looks at without finding anything.
 pub(super) const LOOK_MAX: u64 = 4_096;
 
-/// Rows walked to see whether most match: then walking on is several times as fast as the indexes.
+/// Rows walked to see whether most match.
 const TRIAL: u64 = 64;
 
 /// See [`Builder::few`].
@@ -31,12 +32,12 @@ pub(super) fn read(
     head: u64,
 ) -> rusqlite::Result<Page> {
     let (conn, names) = reader.split();
-    let snapshot = conn.unchecked_transaction()?;
+    let _snapshot = Snapshot::begin(conn)?;
     let mut matches = Matches::new(filter, names);
     // An index may be damaged and the rows whole: so a second try walks.
     for careful in [false, true] {
         let mut page = Builder::new(place, careful);
-        let Err(error) = page.read(&snapshot, place, filter, limits, &mut matches) else {
+        let Err(error) = page.read(conn, place, filter, limits, &mut matches) else {
             return Ok(page.finish());
         };
         if !schema::is_damage(&error) {
@@ -49,7 +50,7 @@ pub(super) fn read(
         if careful {
             let position = page.at;
             tracing::error!(%error, position, "the log is damaged after this position");
-            page.skip(&snapshot, head);
+            page.skip(conn, head);
             return Ok(page.finish());
         }
     }
@@ -70,7 +71,7 @@ struct Builder {
     at_head: bool,
     looked: u64,
     /// The number of the newest event of each topic: the next has to follow it.
-    seqs: HashMap<i64, Option<u64>>,
+    seqs: IdMap<u64>,
 }
 
 /// Whether there is room for more.
@@ -101,7 +102,7 @@ impl Builder {
             removal: place.removal,
             at_head: false,
             looked: 0,
-            seqs: HashMap::new(),
+            seqs: IdMap::default(),
         }
     }
 
@@ -144,26 +145,44 @@ impl Builder {
             self.gap = loss.map(|loss| PageGap { loss, missed: None });
         }
         self.removal = meta.removal.max(place.removal);
-        let selection = match self.careful {
-            true => Selection::Walk,
-            false => Selection::of(conn, filter)?,
-        };
-        let done = match selection {
-            Selection::Merge(topics) if topics.is_empty() => Next::More,
-            Selection::Merge(topics) => {
-                self.few = topics.len() <= FEW;
-                match self.walk(conn, &meta, limits, matches, Some(TRIAL))? {
-                    Next::Sparse => self.merge(conn, &topics, &meta, limits, matches)?,
-                    done => done,
-                }
-            }
-            Selection::Walk => self.walk(conn, &meta, limits, matches, None)?,
+        let done = match self.careful {
+            true => self.walk(conn, &meta, limits, matches, None)?,
+            false => self.select(conn, filter, &meta, limits, matches)?,
         };
         if done == Next::More {
             self.at = self.at.max(meta.head);
             self.at_head = true;
         }
         Ok(())
+    }
+
+    /// Walks as long as most rows match, which is several times as fast as the indexes, and only then finds out
+    /// which topics those are.
+    fn select(
+        &mut self,
+        conn: &Connection,
+        filter: &Filter,
+        meta: &Meta,
+        limits: PageLimits,
+        matches: &mut Matches<'_>,
+    ) -> rusqlite::Result<Next> {
+        let few = topics_of(conn, filter, FEW)?;
+        if few.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Next::More);
+        }
+        self.few = few.is_some();
+        let done = self.walk(conn, meta, limits, matches, Some(TRIAL))?;
+        if done != Next::Sparse {
+            return Ok(done);
+        }
+        let topics = match few {
+            Some(few) => Some(few),
+            None => topics_of(conn, filter, MERGE_MAX)?,
+        };
+        match topics {
+            Some(topics) => self.merge(conn, &topics, meta, limits, matches),
+            None => self.walk(conn, meta, limits, matches, None),
+        }
     }
 
     fn merge(
@@ -228,15 +247,15 @@ impl Builder {
             }
             let header = Header::read(row)?;
             let topic = match header.map(|header| matches.get(header.topic)) {
-                Some(Err(error)) if self.careful && schema::is_damage(&error) => Match::Unknown,
+                Some(Err(error)) if self.careful && schema::is_damage(&error) => &Match::Unknown,
                 Some(topic) => topic?,
-                None => Match::Unknown,
+                None => &Match::Unknown,
             };
             let next = match (header, topic) {
-                (Some(header), topic @ Match::Yes(_)) if !self.careful => {
+                (Some(header), Match::Yes(_)) if !self.careful => {
                     self.take_next(conn, row, &header, topic, meta, limits, self.few)?
                 }
-                (Some(header), topic @ (Match::Yes(_) | Match::No)) => {
+                (Some(header), Match::Yes(_) | Match::No) => {
                     self.take(row, &header, topic, meta, limits)?
                 }
                 // The indexes know whose it is.
@@ -261,7 +280,7 @@ impl Builder {
         conn: &Connection,
         row: &Row<'_>,
         header: &Header,
-        topic: Match,
+        topic: &Match,
         meta: &Meta,
         limits: PageLimits,
         ask: bool,
@@ -280,12 +299,12 @@ impl Builder {
         &mut self,
         row: &Row<'_>,
         header: &Header,
-        topic: Match,
+        topic: &Match,
         meta: &Meta,
         limits: PageLimits,
     ) -> rusqlite::Result<Next> {
         let event = match topic {
-            Match::Yes(topic) => row::decode(row, header, &topic, meta.epoch)?,
+            Match::Yes(topic) => row::decode(row, header, topic, meta.epoch)?,
             Match::No => {
                 self.at = header.position;
                 self.looked += 1;
@@ -301,7 +320,7 @@ impl Builder {
             return Ok(Next::Full);
         }
         self.at = header.position;
-        self.seqs.insert(header.topic, Some(header.seq));
+        self.seqs.insert(header.topic, header.seq);
         self.events.push(Arc::new(event));
         Ok(Next::More)
     }
@@ -311,7 +330,7 @@ impl Builder {
     /// Looks before the page only if it is to `ask`.
     fn missing(&mut self, conn: &Connection, header: &Header, ask: bool) -> rusqlite::Result<u64> {
         let before = match self.seqs.get(&header.topic) {
-            Some(before) => *before,
+            Some(before) => Some(*before),
             None if !ask => None,
             None => conn
                 .prepare_cached(concat!(

@@ -1,10 +1,9 @@
 //! Read-only connections: a few, lent for one piece of blocking work at a time.
 
-use super::schema;
+use super::{ids::IdMap, schema};
 use crate::{log::ReadError, topic::Topic};
 use rusqlite::Connection;
 use std::{
-    collections::HashMap,
     ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -34,7 +33,7 @@ struct Pool {
 /// while the log is open.)
 pub(super) struct Reader {
     pub(super) conn: Connection,
-    names: HashMap<i64, Option<Topic>>,
+    names: IdMap<Option<Topic>>,
 }
 
 impl Readers {
@@ -109,7 +108,7 @@ impl Readers {
             Some(reader) => Ok(reader),
             None => schema::connect_reader(&self.path).map(|conn| Reader {
                 conn,
-                names: HashMap::new(),
+                names: IdMap::default(),
             }),
         };
         let done = reader.and_then(|mut reader| {
@@ -176,10 +175,28 @@ impl Reader {
     }
 }
 
+/// The log as it is when this begins, for as long as it is there.
+pub(super) struct Snapshot<'a>(&'a Connection);
+
+impl<'a> Snapshot<'a> {
+    pub(super) fn begin(conn: &'a Connection) -> rusqlite::Result<Self> {
+        conn.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Self(conn))
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        let ended = self.0.prepare_cached("ROLLBACK");
+        // Where that fails, the next one does not begin, and the connection is dropped.
+        let _ = ended.and_then(|mut statement| statement.execute([]));
+    }
+}
+
 /// Names of topics by their rows.
 pub(super) struct Names<'a> {
     conn: &'a Connection,
-    names: &'a mut HashMap<i64, Option<Topic>>,
+    names: &'a mut IdMap<Option<Topic>>,
 }
 
 impl Names<'_> {

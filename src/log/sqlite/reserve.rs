@@ -29,6 +29,8 @@ pub(super) struct Reserve {
     bytes: u64,
     /// The log's main file. Only looked at: to open it would cost SQLite its locks.
     main: PathBuf,
+    /// Its size when it was last looked at, if it cannot have become smaller since.
+    main_bytes: Option<u64>,
     /// Beyond the growth that waits.
     base_bytes: u64,
 }
@@ -44,6 +46,7 @@ impl Reserve {
             file,
             bytes,
             main: main.to_owned(),
+            main_bytes: None,
             base_bytes,
         })
     }
@@ -58,6 +61,11 @@ impl Reserve {
     ///
     /// If there is no room. What there was before is kept.
     pub(super) fn hold(&mut self, log_bytes: u64) -> io::Result<()> {
+        if let Some(main_bytes) = self.main_bytes
+            && self.bytes >= log_bytes.saturating_sub(main_bytes) + self.base_bytes
+        {
+            return Ok(());
+        }
         let growth = self.growth(log_bytes)?;
         if growth == 0 {
             return Ok(());
@@ -92,9 +100,16 @@ impl Reserve {
         self.shrink(0);
     }
 
+    /// The log is about to have fewer pages, and its main file with it.
+    pub(super) fn shrinks(&mut self) {
+        self.main_bytes = None;
+    }
+
     /// What the main file has to grow by.
-    fn growth(&self, log_bytes: u64) -> io::Result<u64> {
+    fn growth(&mut self, log_bytes: u64) -> io::Result<u64> {
         let main_bytes = std::fs::metadata(&self.main)?.len();
+        // One that has more than the log will be cut off.
+        self.main_bytes = (main_bytes <= log_bytes).then_some(main_bytes);
         Ok(log_bytes.saturating_sub(main_bytes))
     }
 

@@ -4,16 +4,14 @@
 
 use super::{
     budget::Budget,
+    ids::IdMap,
     row::Header,
     store::{Failure, Store},
-    topics,
+    topics::{self, TopicState},
 };
 use crate::log::removal::Removed;
 use rusqlite::{OptionalExtension as _, params, types::ValueRef};
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// Rows that one statement removes.
 const CHUNK: usize = 64;
@@ -24,9 +22,6 @@ const CHUNK_BYTES: u64 = 1 << 21; // 2 MiB
 /// Topics whose ages one tick looks at, at most for [`LOOK_TIME`].
 const LOOK: usize = 2_048;
 const LOOK_TIME: Duration = Duration::from_millis(5);
-
-/// Pages given back to the file system at a time.
-const VACUUM_PAGES: u64 = 64;
 
 impl Store {
     /// Whether a step would have something to do.
@@ -54,7 +49,7 @@ impl Store {
             }
         }
         loop {
-            self.over_whole = self.used_bytes()? > self.evict_from_bytes;
+            self.over_whole = self.is_over_whole()?;
             if !self.over_whole || !budget.left() || !self.evict_some(budget)? {
                 break;
             }
@@ -103,7 +98,11 @@ impl Store {
         let (begun, now, count) = (Instant::now(), self.now(), ids.len());
         for id in ids {
             let state = self.topics.look(&self.conn, id, &self.options)?;
-            if state.is_some_and(|state| state.over(now)) && self.queued.insert(id) {
+            let over = |state: TopicState| {
+                let limits = self.options.retention.limits_of(state.rule);
+                state.over(&limits, now)
+            };
+            if state.is_some_and(over) && self.queued.insert(id) {
                 self.due.push_back(id);
             }
             self.swept_to = id;
@@ -114,56 +113,8 @@ impl Store {
         if count < LOOK {
             self.swept_to = 0;
         }
-        self.over_whole = self.used_bytes()? > self.evict_from_bytes;
+        self.over_whole = self.is_over_whole()?;
         Ok(count < LOOK)
-    }
-
-    /// Whether the file may not grow any more before something is removed: it is beyond its bound, or, if it
-    /// was found far beyond it, beyond the least that it has come down to since.
-    /// If it `may_borrow`, it may grow into what the write-ahead file rarely needs.
-    pub(super) fn is_full(&mut self, may_borrow: bool) -> rusqlite::Result<bool> {
-        if !self.over_whole {
-            return Ok(false);
-        }
-        let used = self.used_bytes()?;
-        let least = self.full_from_bytes.min(used);
-        self.full_from_bytes = least.max(self.pages_bytes_max);
-        let wal = super::wal_bytes_max(&self.options);
-        let borrowed = if may_borrow { wal / 4 } else { 0 };
-        Ok(used > self.full_from_bytes + borrowed)
-    }
-
-    /// What the pages take, once all are in the main file.
-    pub(super) fn log_bytes(&self) -> rusqlite::Result<u64> {
-        Ok(self.number("PRAGMA page_count")? * self.number("PRAGMA page_size")?)
-    }
-
-    fn number(&self, sql: &str) -> rusqlite::Result<u64> {
-        self.conn
-            .prepare_cached(sql)?
-            .query_row([], |row| row.get(0))
-    }
-
-    /// Pages in use.
-    fn used_bytes(&self) -> rusqlite::Result<u64> {
-        let pages = self.number("PRAGMA page_count")? - self.number("PRAGMA freelist_count")?;
-        Ok(pages * self.number("PRAGMA page_size")?)
-    }
-
-    /// If the file is larger than it may be (its bound was lowered), gives some free pages back; gives whether
-    /// there is more to do.
-    pub(super) fn shrink_some(&mut self) -> rusqlite::Result<bool> {
-        let free = self.number("PRAGMA freelist_count")?;
-        if self.log_bytes()? <= self.pages_bytes_max || free == 0 {
-            return Ok(false);
-        }
-        let mut statement = self
-            .conn
-            .prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-        // One page a row.
-        let mut rows = statement.query([])?;
-        while rows.next()?.is_some() {}
-        Ok(free > VACUUM_PAGES)
     }
 
     /// The number of this transaction's removal.
@@ -181,7 +132,8 @@ impl Store {
         let Some(mut state) = self.topics.look(&self.conn, id, &self.options)? else {
             return Ok(true);
         };
-        if !state.over(now) {
+        let limits = self.options.retention.limits_of(state.rule);
+        if !state.over(&limits, now) {
             return Ok(true);
         }
         let (mut last, mut bytes, mut next) = (None, 0, None);
@@ -197,7 +149,8 @@ impl Store {
                 let header = Header::read(row)?;
                 let time_ms = header.map_or(state.first_time_ms, |header| header.time_ms);
                 let before = header.map_or(state.first_bytes, |header| header.bytes);
-                let over = state.over_from(state.first_seq + seen, before, time_ms, now);
+                let seq = state.first_seq + seen;
+                let over = state.over_from(&limits, seq, before, time_ms, now);
                 if !over || seen == CHUNK as u64 || bytes > CHUNK_BYTES {
                     next = Some((before, time_ms));
                     break;
@@ -228,12 +181,12 @@ impl Store {
         state.emptied = next.is_none();
         self.note(id, to, time_ms, state.emptied)?;
         self.topics.put(id, state);
-        Ok(!state.over(now))
+        Ok(!state.over(&limits, now))
     }
 
     /// Removes the oldest events of all; gives whether there was something to remove.
     fn evict_some(&mut self, budget: &mut Budget) -> rusqlite::Result<bool> {
-        let mut lost: HashMap<i64, (u64, u64)> = HashMap::new();
+        let mut lost: IdMap<(u64, u64)> = IdMap::default();
         let (mut last, mut bytes) = (None, 0);
         {
             let mut statement = self.conn.prepare_cached(

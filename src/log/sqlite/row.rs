@@ -12,7 +12,7 @@ use crate::{
     topic::Topic,
 };
 use bytes::Bytes;
-use rusqlite::{Connection, Row, params, types::ValueRef};
+use rusqlite::{CachedStatement, Connection, Row, params, types::ValueRef};
 
 /// The columns that [`Header::read`] and [`decode`] expect, in their order.
 macro_rules! columns {
@@ -60,17 +60,19 @@ impl Header {
     }
 
     fn crc(&self) -> u32 {
-        let mut hash = crc32fast::Hasher::new();
-        for field in [
+        // In one piece: a checksum of so little costs most where it begins.
+        let mut bytes = [0; 40];
+        let fields = [
             self.position,
             self.topic.cast_unsigned(),
             self.time_ms,
             self.seq,
             self.bytes,
-        ] {
-            hash.update(&field.to_le_bytes());
+        ];
+        for (part, field) in bytes.chunks_exact_mut(8).zip(fields) {
+            part.copy_from_slice(&field.to_le_bytes());
         }
-        hash.finalize()
+        crc32fast::hash(&bytes)
     }
 }
 
@@ -83,55 +85,78 @@ fn crc(
     data: &[u8],
 ) -> u32 {
     let mut hash = crc32fast::Hasher::new();
+    // Most names fit in here, and are summed up in one piece.
+    let (mut head, mut len) = ([0; 96], 0);
+    let mut add = |part: &[u8]| {
+        if len + part.len() > head.len() {
+            hash.update(&head[..len]);
+            len = 0;
+        }
+        match head.get_mut(len..len + part.len()) {
+            Some(room) => room.copy_from_slice(part),
+            None => return hash.update(part),
+        }
+        len += part.len();
+    };
     for part in [Some(topic), event, own_id] {
         // Framed, so that no field runs into the next; u32::MAX is none.
         let len = part.map_or(u32::MAX, |part| part.len() as u32);
-        hash.update(&len.to_le_bytes());
-        hash.update(part.unwrap_or_default().as_bytes());
+        add(&len.to_le_bytes());
+        add(part.unwrap_or_default().as_bytes());
     }
-    hash.update(&retry.unwrap_or(-1).to_le_bytes());
+    add(&retry.unwrap_or(-1).to_le_bytes());
+    hash.update(&head[..len]);
     hash.update(data);
     hash.finalize()
 }
 
-/// Writes an event as the topic's row `topic`, number `seq`, after `bytes` of others; gives what it costs.
-pub(super) fn insert(
-    conn: &Connection,
-    event: &Event,
-    topic: i64,
-    seq: u64,
-    bytes: u64,
-) -> rusqlite::Result<u64> {
-    let header = Header {
-        position: event.cursor.position,
-        topic,
-        time_ms: event.time_ms,
-        seq,
-        bytes,
-    };
-    let name = event.event.as_ref().map(|name| name.as_str());
-    let own_id = event.own_id.as_ref().map(|id| id.as_str());
-    let retry = event.retry_ms.map(i64::from);
-    let content = crc(event.topic.as_str(), name, own_id, retry, &event.data);
-    let crc = u64::from(header.crc()) << 32 | u64::from(content);
-    conn.prepare_cached(concat!(
-        "INSERT INTO events (",
-        columns!(),
-        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    ))?
-    .execute(params![
-        header.position,
-        topic,
-        header.time_ms,
-        seq,
-        bytes,
-        name,
-        own_id,
-        retry,
-        crc.cast_signed(),
-        &event.data[..],
-    ])?;
-    Ok(removal::cost(&event.data, name, own_id))
+/// Writes rows.
+pub(super) struct Insert<'a>(CachedStatement<'a>);
+
+impl<'a> Insert<'a> {
+    pub(super) fn prepare(conn: &'a Connection) -> rusqlite::Result<Self> {
+        let sql = concat!(
+            "INSERT INTO events (",
+            columns!(),
+            ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        );
+        conn.prepare_cached(sql).map(Self)
+    }
+
+    /// Writes an event as the topic's row `topic`, number `seq`, after `bytes` of others; gives what it costs.
+    pub(super) fn execute(
+        &mut self,
+        event: &Event,
+        topic: i64,
+        seq: u64,
+        bytes: u64,
+    ) -> rusqlite::Result<u64> {
+        let header = Header {
+            position: event.cursor.position,
+            topic,
+            time_ms: event.time_ms,
+            seq,
+            bytes,
+        };
+        let name = event.event.as_ref().map(|name| name.as_str());
+        let own_id = event.own_id.as_ref().map(|id| id.as_str());
+        let retry = event.retry_ms.map(i64::from);
+        let content = crc(event.topic.as_str(), name, own_id, retry, &event.data);
+        let crc = u64::from(header.crc()) << 32 | u64::from(content);
+        self.0.execute(params![
+            header.position,
+            topic,
+            header.time_ms,
+            seq,
+            bytes,
+            name,
+            own_id,
+            retry,
+            crc.cast_signed(),
+            &event.data[..],
+        ])?;
+        Ok(removal::cost(&event.data, name, own_id))
+    }
 }
 
 /// The event of a row whose header is `header`; `None` if it is damaged.

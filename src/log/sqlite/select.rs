@@ -1,7 +1,7 @@
 //! Which rows a filter means: the topics behind it, their positions merged into one order, and what
 //! they lost.
 
-use super::{reader::Names, schema::Meta, topics};
+use super::{ids::IdMap, reader::Names, schema::Meta, topics};
 use crate::{
     log::removal::Removed,
     topic::{Filter, Topic},
@@ -9,11 +9,11 @@ use crate::{
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeSet, BinaryHeap, VecDeque, hash_map::Entry},
 };
 
 /// Topics whose indexes are merged; for more, the log is walked.
-const MERGE_MAX: usize = 128;
+pub(super) const MERGE_MAX: usize = 128;
 
 /// Names looked at to find the topics of patterns; for more, the log is walked.
 const RESOLVE_MAX: usize = 1_024;
@@ -21,52 +21,51 @@ const RESOLVE_MAX: usize = 1_024;
 /// Positions read from one index at a time, growing from the first to the second.
 const BATCH: (u64, u64) = (16, 1_024);
 
-/// How the rows of a filter are found.
-pub(super) enum Selection {
-    /// In the indexes of these topics.
-    Merge(Vec<i64>),
-    /// Among all rows.
-    Walk,
-}
-
-impl Selection {
-    pub(super) fn of(conn: &Connection, filter: &Filter) -> rusqlite::Result<Self> {
-        if filter.topics().len() > MERGE_MAX {
-            return Ok(Self::Walk);
-        }
-        let mut ids = BTreeSet::new();
-        for topic in filter.topics() {
-            ids.extend(topics::id(conn, topic)?);
-        }
-        let mut names_left = RESOLVE_MAX;
-        for pattern in filter.patterns() {
-            let from = pattern.literal_prefix();
-            // `0` follows `/`, in which each prefix ends; 0xff follows all of UTF-8.
-            let until = match from.strip_suffix('/') {
-                Some(stem) => [stem.as_bytes(), b"0"].concat(),
-                None => vec![0xff],
-            };
-            let mut statement = conn.prepare_cached(
-                "SELECT id, name FROM topics WHERE name >= ? AND name < CAST(? AS TEXT) LIMIT ?",
-            )?;
-            let mut rows = statement.query(params![from, until, names_left + 1])?;
-            while let Some(row) = rows.next()? {
-                if names_left == 0 {
-                    return Ok(Self::Walk);
-                }
-                names_left -= 1;
-                let name: String = row.get(1)?;
-                // One that is damaged belongs to whoever could have meant it: its rows will say so.
-                if Topic::parse(&name).map_or(true, |name| pattern.matches(&name)) {
-                    ids.insert(row.get(0)?);
-                }
-            }
-            if ids.len() > MERGE_MAX {
-                return Ok(Self::Walk);
-            }
-        }
-        Ok(Self::Merge(ids.into_iter().collect()))
+/// The topics behind a filter; `None` if they are more than `max`, or if finding them takes too long: then the
+/// log is walked.
+pub(super) fn topics_of(
+    conn: &Connection,
+    filter: &Filter,
+    max: usize,
+) -> rusqlite::Result<Option<Vec<i64>>> {
+    if filter.topics().len() > MERGE_MAX {
+        return Ok(None);
     }
+    let mut ids = BTreeSet::new();
+    for topic in filter.topics() {
+        ids.extend(topics::id(conn, topic)?);
+        if ids.len() > max {
+            return Ok(None);
+        }
+    }
+    let mut names_left = RESOLVE_MAX;
+    for pattern in filter.patterns() {
+        let from = pattern.literal_prefix();
+        // `0` follows `/`, in which each prefix ends; 0xff follows all of UTF-8.
+        let until = match from.strip_suffix('/') {
+            Some(stem) => [stem.as_bytes(), b"0"].concat(),
+            None => vec![0xff],
+        };
+        let mut statement = conn.prepare_cached(
+            "SELECT id, name FROM topics WHERE name >= ? AND name < CAST(? AS TEXT) LIMIT ?",
+        )?;
+        let mut rows = statement.query(params![from, until, names_left + 1])?;
+        while let Some(row) = rows.next()? {
+            if names_left == 0 {
+                return Ok(None);
+            }
+            names_left -= 1;
+            let name = row.get_ref(1)?.as_str()?;
+            // One that is damaged belongs to whoever could have meant it: its rows will say so.
+            if Topic::parse(name).map_or(true, |name| pattern.matches(&name)) {
+                ids.insert(row.get(0)?);
+                if ids.len() > max {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+    Ok(Some(ids.into_iter().collect()))
 }
 
 /// The positions of several topics in one order.
@@ -169,11 +168,10 @@ impl Source {
 pub(super) struct Matches<'a> {
     filter: &'a Filter,
     names: Names<'a>,
-    known: HashMap<i64, Match>,
+    known: IdMap<Match>,
 }
 
 /// What a row's topic is to a filter.
-#[derive(Clone)]
 pub(super) enum Match {
     Yes(Topic),
     No,
@@ -186,21 +184,22 @@ impl<'a> Matches<'a> {
         Self {
             filter,
             names,
-            known: HashMap::new(),
+            known: IdMap::default(),
         }
     }
 
-    pub(super) fn get(&mut self, topic: i64) -> rusqlite::Result<Match> {
-        if let Some(known) = self.known.get(&topic) {
-            return Ok(known.clone());
+    pub(super) fn get(&mut self, topic: i64) -> rusqlite::Result<&Match> {
+        match self.known.entry(topic) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => {
+                let found = match self.names.get(topic)? {
+                    Some(name) if self.filter.matches(&name) => Match::Yes(name),
+                    Some(_) => Match::No,
+                    None => Match::Unknown,
+                };
+                Ok(unknown.insert(found))
+            }
         }
-        let found = match self.names.get(topic)? {
-            Some(name) if self.filter.matches(&name) => Match::Yes(name),
-            Some(_) => Match::No,
-            None => Match::Unknown,
-        };
-        self.known.insert(topic, found.clone());
-        Ok(found)
     }
 }
 

@@ -43,6 +43,15 @@ pub(super) enum Failure {
     Unknown(rusqlite::Error),
 }
 
+/// What became of batches.
+#[derive(Default)]
+pub(super) struct Appended {
+    /// Those of each batch.
+    pub(super) outcomes: Vec<Vec<Outcome>>,
+    /// What was stored of all of them.
+    pub(super) events: Vec<Arc<Event>>,
+}
+
 /// The file, open for writing.
 pub(super) struct Store {
     pub(super) conn: Connection,
@@ -65,6 +74,9 @@ pub(super) struct Store {
     pub(super) full_from_bytes: u64,
     /// The topic after which the next look at ages begins.
     pub(super) swept_to: i64,
+    pub(super) page_bytes: u64,
+    /// What its pages took when that was last asked for.
+    pub(super) log_bytes: u64,
     /// What its pages may take; half of the write-ahead file's bound below that, removing begins.
     pub(super) pages_bytes_max: u64,
     pub(super) evict_from_bytes: u64,
@@ -86,6 +98,7 @@ impl Store {
             emptied: count("SELECT count(*) FROM topics WHERE emptied = 1")?,
         };
         let topics = Topics::new(&conn)?;
+        let page_bytes = count("PRAGMA page_size")?;
         let wal = super::wal_bytes_max(&options);
         let beside = wal + super::reserve_bytes(&options);
         // After a group that was larger than all the bounds.
@@ -106,6 +119,8 @@ impl Store {
             over_whole: false,
             full_from_bytes: u64::MAX,
             swept_to: 0,
+            page_bytes,
+            log_bytes: 0,
             pages_bytes_max: options.retention.bytes_max.saturating_sub(beside),
             evict_from_bytes: options.retention.bytes_max.saturating_sub(beside + wal / 2),
             #[cfg(test)]
@@ -113,34 +128,6 @@ impl Store {
             conn,
             options,
         })
-    }
-
-    /// Within a transaction: keeps room for what it makes the log grow by, or fails as SQLite does when there is none.
-    pub(super) fn reserve_growth(&mut self) -> rusqlite::Result<()> {
-        let log_bytes = self.log_bytes()?;
-        self.reserve.hold(log_bytes).map_err(|error| {
-            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
-            rusqlite::Error::SqliteFailure(full, Some(format!("no room is in reserve: {error}")))
-        })
-    }
-
-    /// Has the reserve as large as it should be, as far as the disk has room; and, where the whole log comes
-    /// near its bound, not larger.
-    pub(super) fn fit_reserve(&mut self) -> rusqlite::Result<()> {
-        let log_bytes = self.log_bytes()?;
-        // A full disk is told of where it matters.
-        let _ = self.reserve.take(log_bytes);
-        self.bound_reserve()
-    }
-
-    pub(super) fn bound_reserve(&mut self) -> rusqlite::Result<()> {
-        let log_bytes = self.log_bytes()?;
-        let wal = super::wal_bytes_max(&self.options);
-        if log_bytes + wal + self.reserve.bytes() > self.options.retention.bytes_max {
-            // It only takes more than it should.
-            let _ = self.reserve.fit(log_bytes);
-        }
-        Ok(())
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -158,8 +145,9 @@ impl Store {
         self.done.clear();
         let done = self
             .conn
-            .execute_batch("BEGIN IMMEDIATE")
-            .and_then(|()| work(self))
+            .prepare_cached("BEGIN IMMEDIATE")
+            .and_then(|mut begin| begin.execute([]))
+            .and_then(|_| work(self))
             .and_then(|done| {
                 if self.dirty {
                     self.facts.meta.save(&self.conn)?;
@@ -190,7 +178,8 @@ impl Store {
             self.fail_commit = always.then_some((fault, always));
             return fault(&self.conn);
         }
-        self.conn.execute_batch("COMMIT")
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
     }
 
     fn roll_back(&mut self, error: rusqlite::Error, open: bool) -> Failure {
@@ -210,95 +199,52 @@ impl Store {
         }
     }
 
-    /// Stores what of a batch is to be stored, adding it to `events`. Within a transaction.
-    pub(super) fn append(
+    /// Stores what of the batches is to be stored. Within a transaction.
+    pub(super) fn append<'a>(
         &mut self,
-        batch: &Batch,
-        events: &mut Vec<Arc<Event>>,
-    ) -> rusqlite::Result<Vec<Outcome>> {
+        batches: impl Iterator<Item = &'a Batch>,
+    ) -> rusqlite::Result<Appended> {
         let now = self.now();
         let (epoch, mut head) = (self.facts.meta.epoch, self.facts.meta.head);
-        let mut new = NewKeys::new();
-        let plan = keys::plan(batch, epoch, &mut head, &mut new, |topic, key| {
-            self.known(topic, key, now)
-        })?;
-        if plan.refused {
-            return Ok(plan.outcomes);
-        }
-        for (draft, outcome) in batch.drafts.iter().zip(&plan.outcomes) {
-            let Outcome::Stored(cursor) = outcome else {
-                continue;
+        let mut appended = Appended::default();
+        let mut rows = row::Insert::prepare(&self.conn)?;
+        for batch in batches {
+            let mut new = NewKeys::new();
+            let plan = keys::plan(batch, epoch, &mut head, &mut new, |topic, key| {
+                known_key(&self.conn, topic, key, now, self.options.key_age_max_ms)
+            })?;
+            let drafts = match plan.refused {
+                true => &[],
+                false => &batch.drafts[..],
             };
-            let event = Event::from_draft(draft.clone(), *cursor, now);
-            let (id, state) =
-                self.topics
-                    .open(&self.conn, &mut self.facts, &event.topic, &self.options)?;
-            let cost = row::insert(&self.conn, &event, id, state.next_seq, state.end_bytes)?;
-            state.add(cost, now);
-            if state.over(now) && self.queued.insert(id) {
-                self.due.push_back(id);
+            for (draft, outcome) in drafts.iter().zip(&plan.outcomes) {
+                let Outcome::Stored(cursor) = outcome else {
+                    continue;
+                };
+                let event = Event::from_draft(draft.clone(), *cursor, now);
+                let (id, state) =
+                    self.topics
+                        .open(&self.conn, &mut self.facts, &event.topic, &self.options)?;
+                let cost = rows.execute(&event, id, state.next_seq, state.end_bytes)?;
+                state.add(cost, now);
+                let limits = self.options.retention.limits_of(state.rule);
+                if state.over(&limits, now) && self.queued.insert(id) {
+                    self.due.push_back(id);
+                }
+                if let Some(key) = &draft.key {
+                    let known = new.get(&(event.topic.clone(), key.clone()));
+                    let digest = known.map_or_else(|| Digest::of(draft), |known| known.digest);
+                    keep_key(&self.conn, &mut self.facts, &event, key, digest)?;
+                }
+                appended.events.push(Arc::new(event));
             }
-            if let Some(key) = &draft.key {
-                let known = new.get(&(event.topic.clone(), key.clone()));
-                let digest = known.map_or_else(|| Digest::of(draft), |known| known.digest);
-                self.keep_key(&event, key, digest)?;
-            }
-            events.push(Arc::new(event));
+            appended.outcomes.push(plan.outcomes);
         }
         if head > self.facts.meta.head {
             self.facts.meta.head = head;
             self.facts.meta.time_ms = now;
         }
-        Ok(plan.outcomes)
-    }
-
-    fn known(
-        &self,
-        topic: &Topic,
-        key: &IdempotencyKey,
-        now: u64,
-    ) -> rusqlite::Result<Option<Known>> {
-        let row = self
-            .conn
-            .prepare_cached("SELECT position, time_ms, digest FROM keys WHERE name = ?")?
-            .query_row([key_name(topic, key)], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .optional()?;
-        Ok(
-            row.and_then(|(position, time_ms, digest): (u64, u64, [u8; 16])| {
-                let kept = now.saturating_sub(time_ms) < self.options.key_age_max_ms;
-                let digest = Digest(digest);
-                kept.then_some(Known { position, digest })
-            }),
-        )
-    }
-
-    fn keep_key(
-        &mut self,
-        event: &Event,
-        key: &IdempotencyKey,
-        digest: Digest,
-    ) -> rusqlite::Result<()> {
-        let name = key_name(&event.topic, key);
-        // One that has expired, and is still there.
-        let expired = self
-            .conn
-            .prepare_cached("DELETE FROM keys WHERE name = ?")?
-            .execute([name])?;
-        self.conn
-            .prepare_cached(
-                "INSERT INTO keys (position, time_ms, name, digest) VALUES (?, ?, ?, ?)",
-            )?
-            .execute(params![
-                event.cursor.position,
-                event.time_ms,
-                name,
-                digest.0
-            ])?;
-        self.facts.keys += 1;
-        self.facts.keys = self.facts.keys.saturating_sub(expired as u64);
-        Ok(())
+        Ok(appended)
     }
 
     /// Removes some keys that are too old or too many; gives whether there may be more.
@@ -389,6 +335,52 @@ impl Store {
         schema::end_run(&self.conn)?;
         super::checkpoint(&self.conn, "TRUNCATE")
     }
+}
+
+fn known_key(
+    conn: &Connection,
+    topic: &Topic,
+    key: &IdempotencyKey,
+    now: u64,
+    age_max_ms: u64,
+) -> rusqlite::Result<Option<Known>> {
+    let row = conn
+        .prepare_cached("SELECT position, time_ms, digest FROM keys WHERE name = ?")?
+        .query_row([key_name(topic, key)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    Ok(
+        row.and_then(|(position, time_ms, digest): (u64, u64, [u8; 16])| {
+            let kept = now.saturating_sub(time_ms) < age_max_ms;
+            let digest = Digest(digest);
+            kept.then_some(Known { position, digest })
+        }),
+    )
+}
+
+fn keep_key(
+    conn: &Connection,
+    facts: &mut Facts,
+    event: &Event,
+    key: &IdempotencyKey,
+    digest: Digest,
+) -> rusqlite::Result<()> {
+    let name = key_name(&event.topic, key);
+    // One that has expired, and is still there.
+    let expired = conn
+        .prepare_cached("DELETE FROM keys WHERE name = ?")?
+        .execute([name])?;
+    conn.prepare_cached("INSERT INTO keys (position, time_ms, name, digest) VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            event.cursor.position,
+            event.time_ms,
+            name,
+            digest.0
+        ])?;
+    facts.keys += 1;
+    facts.keys = facts.keys.saturating_sub(expired as u64);
+    Ok(())
 }
 
 /// What a key is kept under: bounded, whatever the length of topic and key, and the same also after the topic

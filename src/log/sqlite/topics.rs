@@ -1,6 +1,6 @@
 //! What the writer remembers of the topics in use: read when first needed, bounded, and never the truth.
 
-use super::{row::Header, store::Facts};
+use super::{ids::IdMap, row::Header, store::Facts};
 use crate::{
     log::{LogOptions, removal, removal::Removed, retention::Limits},
     topic::Topic,
@@ -8,7 +8,7 @@ use crate::{
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::{HashMap, hash_map::Entry};
 
-/// Topics remembered, at some 300 bytes each; past that all are read anew.
+/// Topics remembered, at some 200 bytes each; past that all are read anew.
 const REMEMBERED_MAX: usize = 1 << 17;
 
 /// Damaged rows at a topic's end that are looked past for a good one.
@@ -21,14 +21,15 @@ const HEADS: &str = "SELECT position, topic, time_ms, seq, bytes, event, own_id,
 #[derive(Default)]
 pub(super) struct Topics {
     ids: HashMap<Topic, i64>,
-    states: HashMap<i64, TopicState>,
+    states: IdMap<TopicState>,
     next_id: i64,
 }
 
 /// A topic's stretch of events: numbers `first_seq..next_seq`, bytes `first_bytes..end_bytes`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopicState {
-    pub(super) limits: Limits,
+    /// The number of its retention rule.
+    pub(super) rule: u32,
     pub(super) first_seq: u64,
     pub(super) next_seq: u64,
     pub(super) first_bytes: u64,
@@ -39,13 +40,21 @@ pub(super) struct TopicState {
 }
 
 impl TopicState {
-    pub(super) fn over(&self, now: u64) -> bool {
-        self.over_from(self.first_seq, self.first_bytes, self.first_time_ms, now)
+    /// Whether its oldest event is too much.
+    pub(super) fn over(&self, limits: &Limits, now: u64) -> bool {
+        let (seq, bytes) = (self.first_seq, self.first_bytes);
+        self.over_from(limits, seq, bytes, self.first_time_ms, now)
     }
 
     /// Whether an event with that number, after so many bytes, is too much.
-    pub(super) fn over_from(&self, seq: u64, bytes: u64, time_ms: u64, now: u64) -> bool {
-        let limits = self.limits;
+    pub(super) fn over_from(
+        &self,
+        limits: &Limits,
+        seq: u64,
+        bytes: u64,
+        time_ms: u64,
+        now: u64,
+    ) -> bool {
         let kept = self.next_seq.saturating_sub(seq);
         let bytes = self.end_bytes.saturating_sub(bytes);
         kept > 0
@@ -98,27 +107,14 @@ impl Topics {
         name: &Topic,
         options: &LogOptions,
     ) -> rusqlite::Result<(i64, &mut TopicState)> {
-        let known = match self.ids.get(name) {
-            Some(id) => Some(*id),
-            None => id(conn, name)?,
-        };
-        let id = match known {
-            Some(id) => id,
+        let id = match self.ids.get(name) {
+            Some(id) => *id,
             None => {
-                let id = self.next_id;
-                self.next_id += 1;
-                // It may have been known once: what it lost then is somewhere within what was forgotten.
-                let Removed {
-                    to,
-                    time_ms,
-                    removal,
-                } = facts.meta.forgotten;
-                conn.prepare_cached("INSERT INTO topics VALUES (?, ?, ?, ?, ?, 0)")?
-                    .execute(params![id, name.as_str(), to, time_ms, removal])?;
+                let id = self.find_or_make(conn, facts, name)?;
+                self.ids.insert(name.clone(), id);
                 id
             }
         };
-        self.ids.insert(name.clone(), id);
         let state = match self.states.entry(id) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(load(conn, id, name, options)?),
@@ -130,6 +126,28 @@ impl Topics {
             facts.emptied = facts.emptied.saturating_sub(1);
         }
         Ok((id, state))
+    }
+
+    fn find_or_make(
+        &mut self,
+        conn: &Connection,
+        facts: &Facts,
+        name: &Topic,
+    ) -> rusqlite::Result<i64> {
+        if let Some(id) = id(conn, name)? {
+            return Ok(id);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        // It may have been known once: what it lost then is somewhere within what was forgotten.
+        let Removed {
+            to,
+            time_ms,
+            removal,
+        } = facts.meta.forgotten;
+        conn.prepare_cached("INSERT INTO topics VALUES (?, ?, ?, ?, ?, 0)")?
+            .execute(params![id, name.as_str(), to, time_ms, removal])?;
+        Ok(id)
     }
 
     /// A topic's stretch; `None` if there is no such topic (any more). Remembered only if it was.
@@ -177,7 +195,7 @@ fn load(
     options: &LogOptions,
 ) -> rusqlite::Result<TopicState> {
     let mut state = TopicState {
-        limits: options.retention.limits(name),
+        rule: options.retention.rule(name),
         first_seq: 1,
         next_seq: 1,
         first_bytes: 0,

@@ -4,16 +4,14 @@
 
 use super::{
     GROUP_EVENTS_MAX, Shared,
+    answer::{Reply, answer},
     budget::Budget,
     checkpoint::Checkpointer,
     lock::DirLock,
     schema,
-    store::{Failure, Store},
+    store::{Appended, Failure, Store},
 };
-use crate::{
-    event::Event,
-    log::{AppendError, Batch, Outcome},
-};
+use crate::log::{AppendError, Batch};
 use std::{
     sync::{
         Arc,
@@ -42,9 +40,9 @@ const REOPEN_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration:
 pub(super) struct Append {
     pub(super) batch: Batch,
     pub(super) bytes: usize,
-    pub(super) reply: oneshot::Sender<Result<Vec<Outcome>, AppendError>>,
+    pub(super) reply: Reply,
     /// Its share of the queue.
-    pub(super) _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    pub(super) _room: OwnedSemaphorePermit,
 }
 
 /// What the writer is asked to do.
@@ -111,6 +109,8 @@ impl Writer {
         loop {
             match self.next() {
                 Ok(Request::Append(first)) => {
+                    // Whoever is about to append on the same core goes first, and shares the commit.
+                    std::thread::yield_now();
                     let group = self.gather(first);
                     self.commit(group);
                 }
@@ -257,21 +257,26 @@ impl Writer {
         }
     }
 
-    fn committed(
-        &mut self,
-        group: Vec<Append>,
-        (outcomes, events): (Vec<Vec<Outcome>>, Vec<Arc<Event>>),
-    ) {
+    fn committed(&mut self, group: Vec<Append>, Appended { outcomes, events }: Appended) {
         if self.full && !events.is_empty() {
             tracing::warn!("the log has room again");
             self.full = false;
         }
+        self.tell_removed();
         let tails = self.shared.publish(&events);
-        for (append, outcomes) in group.into_iter().zip(outcomes) {
-            // Who asked may be gone.
-            let _ = append.reply.send(Ok(outcomes));
-        }
+        answer(
+            group
+                .into_iter()
+                .zip(outcomes)
+                .map(|(append, outcomes)| (append.reply, Ok(outcomes))),
+        );
         self.shared.send(&tails, events);
+    }
+
+    fn tell_removed(&self) {
+        if let Some(store) = &self.store {
+            self.shared.removed(store.facts.meta.removed_to);
+        }
     }
 
     /// The commit's outcome is open: close everything, so that what is on disk decides.
@@ -328,6 +333,7 @@ impl Writer {
         }
         let found = store.stored_after(head).map_err(failed)?;
         self.store = Some(store);
+        self.tell_removed();
         shared.readers.open();
         // The unknown group was stored after all: it is in the log, so the tails have to have it.
         if !found.is_empty() {
@@ -387,8 +393,7 @@ impl Writer {
         let Some(store) = &mut self.store else {
             return;
         };
-        // It only takes more than it should.
-        let _ = store.bound_reserve();
+        store.bound_reserve();
         let max = self.shared.wal_bytes_max;
         let Ok((bytes, rest)) = super::wal_bytes(&store.conn) else {
             return;
@@ -432,7 +437,10 @@ impl Writer {
             step = again;
         }
         match step {
-            Ok(()) => self.bound_wal(),
+            Ok(()) => {
+                self.tell_removed();
+                self.bound_wal();
+            }
             Err(Failure::Unknown(error)) => self.broken(Vec::new(), &error),
             Err(Failure::Full(error)) => {
                 if !self.full {
@@ -515,26 +523,18 @@ impl Writer {
 }
 
 fn answer_all(group: Vec<Append>, error: AppendError) {
-    for append in group {
-        // Who asked may be gone.
-        let _ = append.reply.send(Err(error));
-    }
+    answer(group.into_iter().map(|append| (append.reply, Err(error))));
 }
 
-type Done = (Vec<Vec<Outcome>>, Vec<Arc<Event>>);
-
 /// One transaction for the whole group.
-fn attempt(store: &mut Store, group: &[Append], retain: bool) -> Result<Done, Failure> {
+fn attempt(store: &mut Store, group: &[Append], retain: bool) -> Result<Appended, Failure> {
     store.transact(|store| {
-        let (mut outcomes, mut events) = (Vec::with_capacity(group.len()), Vec::new());
-        for append in group {
-            outcomes.push(store.append(&append.batch, &mut events)?);
-        }
+        let appended = store.append(group.iter().map(|append| &append.batch))?;
         if retain {
             let bytes = group.iter().map(|append| append.bytes).sum();
-            store.retain(&mut Budget::beside(events.len(), bytes))?;
+            store.retain(&mut Budget::beside(appended.events.len(), bytes))?;
         }
         store.reserve_growth()?;
-        Ok((outcomes, events))
+        Ok(appended)
     })
 }

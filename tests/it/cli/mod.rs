@@ -1,8 +1,9 @@
-//! The command line does what its help says. Here: the program by itself; [`hub`]: with a real hub; [`scripted`]:
-//! with one whose connections break at a certain byte.
+//! The command line does what its help says. Here: the program by itself; [`bench`]: what it measures; [`hub`]: with a
+//! real hub; [`scripted`]: with one whose connections break at a certain byte.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bench;
 mod hub;
 mod scripted;
 
