@@ -130,9 +130,20 @@ impl Listener {
             true => CancellationToken::new(),
             false => self.drain.clone(),
         };
+        let library = |tcp: &Arc<TcpStream>, router, before| Library {
+            door: &self,
+            router,
+            tcp: Arc::clone(tcp),
+            overloaded,
+            before,
+            drain: drain.clone(),
+            tasks: tasks.clone(),
+        };
         let serving = async {
-            let mut lean = Lean::new(tcp, Arc::clone(&self), drain.clone(), overloaded);
-            let (end, tcp) = (lean.run().await, lean.tcp);
+            let (end, tcp) = {
+                let mut lean = Lean::new(tcp, Arc::clone(&self), drain.clone(), overloaded);
+                (lean.run().await, lean.tcp)
+            };
             // What is not lean is boxed, so that a lean connection does not take the room of all.
             match end {
                 lean::End::Gone => None,
@@ -144,35 +155,18 @@ impl Listener {
                     Streaming::begin(opened, tcp, Arc::clone(&self), place).await
                 }
                 lean::End::Library(before, response) => {
-                    let router = self.router.clone();
-                    let tcp = Arc::new(tcp);
-                    let library = Library {
-                        door: &self,
-                        router: match response {
-                            Some(response) => lean::answered(router, response),
-                            None => router,
-                        },
-                        tcp: Arc::clone(&tcp),
-                        overloaded,
-                        before,
-                        drain: drain.clone(),
-                        tasks: tasks.clone(),
+                    let (tcp, router) = (Arc::new(tcp), self.router.clone());
+                    let router = match response {
+                        Some(response) => lean::answered(router, response),
+                        None => router,
                     };
-                    if Box::pin(library.http1()).await {
+                    if Box::pin(library(&tcp, router, before).http1()).await {
                         Box::pin(linger(&tcp, &drain)).await;
                     }
                     None
                 }
                 lean::End::Http2(before) => {
-                    let library = Library {
-                        door: &self,
-                        router: self.router.clone(),
-                        tcp: Arc::new(tcp),
-                        overloaded,
-                        before,
-                        drain: drain.clone(),
-                        tasks: tasks.clone(),
-                    };
+                    let library = library(&Arc::new(tcp), self.router.clone(), before);
                     Box::pin(library.http2()).await;
                     None
                 }

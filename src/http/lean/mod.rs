@@ -10,6 +10,8 @@ mod chunks;
 mod request;
 mod send;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(super) use request::FIELDS_MAX;
 use stream::Opened;
