@@ -10,14 +10,14 @@ use super::{
 use crate::{delivery::sse, fanout::CloseReason};
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderValue, Method, Version, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
 
-pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// The answer to who comes at the wrong time; `None` lets the request pass.
+pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
     let overloaded = request
         .extensions()
         .get::<Arc<Connection>>()
@@ -25,11 +25,11 @@ pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: N
     let reason = match () {
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
-        () => return next.run(request).await,
+        () => return None,
     };
     let (version, path) = (request.version(), request.uri().path());
     if path == "/healthz" {
-        return next.run(request).await;
+        return None;
     }
     let streams =
         request.method() == Method::GET && (path == "/events" || path.starts_with("/topics/"));
@@ -51,5 +51,5 @@ pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: N
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    Some(response)
 }

@@ -2,7 +2,7 @@
 
 use super::problem::{self, Problem};
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     http::{HeaderMap, HeaderValue, header},
 };
 use http_body_util::BodyExt;
@@ -72,6 +72,9 @@ pub(super) async fn read(
             return Err(too_large());
         }
         whole.extend_from_slice(&part);
+        if body.is_end_stream() {
+            return Ok(whole);
+        }
     }
 }
 

@@ -1,15 +1,11 @@
 //! Which pages may use the hub. A page elsewhere on the web must not use a hub on somebody's localhost, neither by its
 //! own origin (CORS, and a check of each POST) nor by a name that it points there (DNS rebinding).
 
-use super::{
-    App,
-    problem::{self, Problem},
-};
+use super::problem::{self, Problem};
 use crate::config::Config;
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
@@ -34,7 +30,8 @@ impl Rules {
         }
     }
 
-    /// Answers preflights, and lets pages of welcome origins read.
+    /// Answers preflights, and lets pages of welcome origins read. What comes from no page needs it not, but for
+    /// [`tell_caches`].
     pub(super) fn cors(&self) -> CorsLayer {
         let origins = Arc::clone(&self.origins);
         let welcome =
@@ -62,6 +59,20 @@ impl Rules {
     }
 }
 
+/// Whether [`Rules::cors`] has something to decide.
+pub(super) fn is_of_a_page(request: &Request) -> bool {
+    request.method() == Method::OPTIONS || request.headers().contains_key(header::ORIGIN)
+}
+
+/// Tells in an answer to no page that a page may get another one, as [`Rules::cors`] does.
+pub(super) fn tell_caches(headers: &mut HeaderMap) {
+    headers.append(header::VARY, HeaderValue::from_static("accept, origin"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("retry-after"),
+    );
+}
+
 /// From where a listener is reached, which decides whether the names it is called by are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -71,15 +82,11 @@ pub enum Reach {
     Network,
 }
 
-pub(super) async fn guard(
-    State((app, reach)): State<(Arc<App>, Reach)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let rules = &app.browser;
+/// The answer to a page that may not ask that; `None` lets the request pass.
+pub(super) fn refuse(rules: &Rules, reach: Reach, request: &Request) -> Option<Response> {
     if request.headers().get_all(header::HOST).iter().count() > 1 {
         let detail = "the request has several Host headers";
-        return Problem::new(&problem::REQUEST, detail).into_response();
+        return Some(Problem::new(&problem::REQUEST, detail).into_response());
     }
     if reach == Reach::Loopback
         && let Some(host) = host(request.headers(), request.uri())
@@ -90,7 +97,7 @@ pub(super) async fn guard(
              add it to `server.hosts`",
             host_name(host).chars().take(200).collect::<String>()
         );
-        return Problem::new(&problem::HOST, detail).into_response();
+        return Some(Problem::new(&problem::HOST, detail).into_response());
     }
     if request.method() == Method::POST
         && !welcome(request.headers(), request.uri(), &rules.origins)
@@ -103,9 +110,9 @@ pub(super) async fn guard(
             shown(origin.map_or("", |origin| origin.to_str().unwrap_or("?"))),
             shown(host(request.headers(), request.uri()).unwrap_or_default()),
         );
-        return Problem::new(&problem::ORIGIN, detail).into_response();
+        return Some(Problem::new(&problem::ORIGIN, detail).into_response());
     }
-    next.run(request).await
+    None
 }
 
 /// Whether a request comes from a page that may use the hub, or from no page at all.

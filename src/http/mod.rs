@@ -4,6 +4,7 @@ mod accept;
 mod admission;
 mod body;
 mod browser;
+mod gate;
 mod lean;
 mod library;
 pub mod listener;
@@ -29,15 +30,14 @@ use crate::{
 use axum::{
     Router,
     http::{Method, Uri},
-    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 pub use browser::Reach;
+use gate::GateLayer;
 use problem::Problem;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::catch_panic::CatchPanicLayer;
 
 /// What all handlers share.
 pub struct App {
@@ -114,19 +114,7 @@ impl App {
             .merge(pages::routes())
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
-            .layer(middleware::from_fn_with_state(
-                (Arc::clone(self), reach),
-                browser::guard,
-            ))
-            .layer(middleware::from_fn_with_state(
-                Arc::clone(self),
-                admission::admit,
-            ))
-            .layer(self.browser.cors())
-            .layer(CatchPanicLayer::custom(|_| {
-                Problem::new(&problem::INTERNAL, "the request could not be answered")
-                    .into_response()
-            }))
+            .layer(GateLayer::new(Arc::clone(self), reach))
             .with_state(Arc::clone(self))
     }
 }

@@ -106,7 +106,7 @@ struct Counts {
 /// Lines that wait to be published, in order.
 #[derive(Default)]
 struct Group {
-    lines: Vec<(u64, Result<Topic, Problem>)>,
+    lines: Vec<(u64, Result<Topic, Box<Problem>>)>,
     drafts: Vec<Draft>,
     bytes: usize,
 }
@@ -217,21 +217,21 @@ impl Session {
             Err(error) => {
                 let begin = Place::line(usize::try_from(self.line).unwrap_or(usize::MAX));
                 let problem = json_problem(&error.moved(begin));
-                group.lines.push((self.line, Err(problem)));
+                group.lines.push((self.line, Err(Box::new(problem))));
             }
         }
     }
 
     fn answer(
         &mut self,
-        lines: Vec<(u64, Result<Topic, Problem>)>,
+        lines: Vec<(u64, Result<Topic, Box<Problem>>)>,
         outcomes: Result<Vec<Outcome>, AppendError>,
     ) {
         let mut outcomes = outcomes.map(Vec::into_iter);
         for (number, line) in lines {
             let outcome = line.and_then(|topic| match &mut outcomes {
                 Ok(outcomes) => Ok((topic, outcomes.next().unwrap_or(Outcome::Conflict))),
-                Err(error) => Err(append_problem(*error)),
+                Err(error) => Err(Box::new(append_problem(*error))),
             });
             let (topic, cursor, duplicate) = match outcome {
                 Ok((topic, Outcome::Stored(cursor))) => (topic, cursor, false),
@@ -241,7 +241,7 @@ impl Session {
                     continue;
                 }
                 Err(problem) => {
-                    self.refuse(number, problem);
+                    self.refuse(number, *problem);
                     continue;
                 }
             };

@@ -2,20 +2,37 @@
 
 use super::problem::{self, Problem};
 use crate::{
+    cursor::Cursor,
     ingest::json::JsonError,
     log::{AppendError, Outcome},
     topic::Topic,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::fmt::Write as _;
 
-/// `{"id","topic","duplicate"}`.
-pub(super) fn result(topic: &Topic, outcome: Outcome) -> Result<Value, Problem> {
+/// Appends `{"id","topic","duplicate"}` of an event that is in the log.
+pub(super) fn put_result(topic: &Topic, outcome: Outcome, out: &mut String) -> Result<(), Problem> {
     let (cursor, duplicate) = match outcome {
         Outcome::Stored(cursor) => (cursor, false),
         Outcome::Duplicate(cursor) => (cursor, true),
         Outcome::Conflict => return Err(conflict(topic)),
     };
-    Ok(json!({ "id": cursor.to_string(), "topic": topic.as_str(), "duplicate": duplicate }))
+    put_line(&json_name(topic), cursor, duplicate, out);
+    Ok(())
+}
+
+/// The same, of a topic that is a JSON string already.
+pub(super) fn put_line(topic: &str, cursor: Cursor, duplicate: bool, out: &mut String) {
+    // Nothing fails to be written to a string.
+    let _ = write!(
+        out,
+        "{{\"id\":\"{cursor}\",\"topic\":{topic},\"duplicate\":{duplicate}}}"
+    );
+}
+
+/// A topic as a JSON string.
+pub(super) fn json_name(topic: &Topic) -> String {
+    Value::from(topic.as_str()).to_string()
 }
 
 /// The problem of a key that came before with another content.

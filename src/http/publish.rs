@@ -2,7 +2,7 @@
 
 use super::{
     App, body, ndjson,
-    outcome::{append_problem, json_problem, result},
+    outcome::{append_problem, json_problem, put_result},
     problem::{self, Problem},
     query::Query,
 };
@@ -15,12 +15,11 @@ use crate::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
 };
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// Parameters of POST /topics/{topic}.
@@ -83,6 +82,8 @@ pub(super) async fn topic(
         return Err(json_problem(&JsonError::NotUtf8));
     }
     let data = Bytes::from(data.into_boxed_slice());
+    // They share the buffer that the next request is read into: hyper needs no other one if it is free by then.
+    drop(parts);
     publish_one(
         &app,
         Draft {
@@ -170,11 +171,13 @@ async fn publish_json(
         .publish(drafts, true)
         .await
         .map_err(append_problem)?;
-    let mut results = Vec::with_capacity(topics.len());
+    let mut body = String::with_capacity(96 * topics.len() + 3);
     for (index, (topic, outcome)) in topics.iter().zip(&outcomes).enumerate() {
-        results.push(result(topic, *outcome).map_err(|problem| problem.with("index", index))?);
+        body.push(if index == 0 { '[' } else { ',' });
+        put_result(topic, *outcome, &mut body).map_err(|problem| problem.with("index", index))?;
     }
-    Ok(answer(any_new(&outcomes), &results.into()))
+    body.push_str(if topics.is_empty() { "[]" } else { "]" });
+    Ok(answer(&outcomes, body))
 }
 
 async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
@@ -185,27 +188,28 @@ async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
         .await
         .map_err(append_problem)?;
     let outcome = outcomes.first().copied().unwrap_or(Outcome::Conflict);
-    Ok(answer(any_new(&outcomes), &result(&topic, outcome)?))
-}
-
-fn any_new(outcomes: &[Outcome]) -> bool {
-    outcomes
-        .iter()
-        .any(|outcome| matches!(outcome, Outcome::Stored(_)))
+    let mut body = String::with_capacity(96 + topic.as_str().len());
+    put_result(&topic, outcome, &mut body)?;
+    Ok(answer(&outcomes, body))
 }
 
 /// 201 if something new was published, else 200. The newline is for those who read it in a terminal.
-fn answer(new: bool, body: &Value) -> Response {
-    let status = if new {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (status, headers, format!("{body}\n")).into_response()
+fn answer(outcomes: &[Outcome], mut body: String) -> Response {
+    body.push('\n');
+    let mut answer = Response::new(Body::from(body));
+    let new = outcomes
+        .iter()
+        .any(|outcome| matches!(outcome, Outcome::Stored(_)));
+    if new {
+        *answer.status_mut() = StatusCode::CREATED;
+    }
+    let headers = answer.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 fn refused(Refused { index, error }: Refused) -> Problem {

@@ -1,10 +1,10 @@
 //! Results of an NDJSON request that its client has not read yet. Most clients send everything before they read, so
 //! these are held compactly: a run of events stored one after the other on one topic takes one entry.
 
+use super::outcome::{json_name, put_line};
 use crate::{cursor::Cursor, topic::Topic};
 use std::{
     collections::{HashMap, VecDeque},
-    fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
@@ -163,16 +163,11 @@ impl State {
                     count,
                     duplicate,
                 }) => {
-                    let name = self
-                        .topics
-                        .get(*topic as usize)
-                        .map(|topic| serde_json::Value::from(topic.as_str()));
+                    let name = self.topics.get(*topic as usize).map(json_name);
                     let name = name.unwrap_or_default();
                     while *count > 0 && piece.len() < PIECE_BYTES {
-                        let _ = writeln!(
-                            piece,
-                            "{{\"id\":\"{first}\",\"topic\":{name},\"duplicate\":{duplicate}}}"
-                        );
+                        put_line(&name, *first, *duplicate, &mut piece);
+                        piece.push('\n');
                         first.position += 1;
                         *count -= 1;
                     }

@@ -8,11 +8,11 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeSeed, Error as _, SeqAccess, Visitor},
+    Deserialize, Deserializer as _,
+    de::{Error as _, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `topic` and `data`")]
@@ -52,7 +52,10 @@ pub fn parse(body: &[u8], bounds: Bounds) -> Result<Parsed, Refused> {
     {
         return Ok(Parsed::One(parse_event(text, bounds)?));
     }
-    // Twice over the text: only the first reading tells where in the body the JSON ends to be any.
+    if let Ok(drafts) = array(text, bounds.batch_events_max, |wire| draft_of(wire, bounds)) {
+        return Ok(Parsed::Many(drafts));
+    }
+    // Something is wrong. Twice over the text: only the first reading tells where in the body the JSON ends to be any.
     let items = items(text, bounds.batch_events_max)?;
     let draft = |(index, item): (usize, &&RawValue)| {
         parse_event(item.get(), bounds).map_err(|error| Refused {
@@ -69,45 +72,46 @@ pub fn parse(body: &[u8], bounds: Bounds) -> Result<Parsed, Refused> {
     ))
 }
 
-/// The items of an array. One that is too long is not read to its end, which could take many times its size.
+/// The items of an array, as text.
 fn items(text: &str, count_max: usize) -> Result<Vec<&RawValue>, JsonError> {
-    struct Items(usize);
+    array(text, count_max, Ok::<_, JsonError>).map_err(|error| match error.is_data() {
+        true => JsonError::TooMany(count_max),
+        false => JsonError::syntax(&error),
+    })
+}
 
-    impl<'de> Visitor<'de> for Items {
-        type Value = Vec<&'de RawValue>;
+/// Takes the items of an array. One that is too long is not read to its end, which could take many times its size.
+fn array<'de, T: Deserialize<'de>, U, E: fmt::Display>(
+    text: &'de str,
+    count_max: usize,
+    take: impl FnMut(T) -> Result<U, E>,
+) -> Result<Vec<U>, serde_json::Error> {
+    struct Items<T, F>(usize, F, PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, U, E: fmt::Display, F: FnMut(T) -> Result<U, E>> Visitor<'de>
+        for Items<T, F>
+    {
+        type Value = Vec<U>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an array")
         }
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
             let mut items = Vec::new();
             while let Some(item) = seq.next_element()? {
                 if items.len() == self.0 {
                     return Err(A::Error::custom("too many"));
                 }
-                items.push(item);
+                items.push((self.1)(item).map_err(A::Error::custom)?);
             }
             Ok(items)
         }
     }
 
-    impl<'de> DeserializeSeed<'de> for Items {
-        type Value = Vec<&'de RawValue>;
-
-        fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-            from.deserialize_seq(self)
-        }
-    }
-
     let mut json = serde_json::Deserializer::from_str(text);
-    let items = Items(count_max).deserialize(&mut json);
-    items
-        .and_then(|items| json.end().map(|()| items))
-        .map_err(|error| match error.is_data() {
-            true => JsonError::TooMany(count_max),
-            false => JsonError::syntax(&error),
-        })
+    let items = json.deserialize_seq(Items(count_max, take, PhantomData))?;
+    json.end().map(|()| items)
 }
 
 /// Reads one event from the text of a JSON object.
@@ -118,8 +122,14 @@ fn items(text: &str, count_max: usize) -> Result<Vec<&RawValue>, JsonError> {
 pub fn parse_event(text: &str, bounds: Bounds) -> Result<Draft, JsonError> {
     let wire: Wire<'_> =
         serde_json::from_str(text).map_err(|error| JsonError::of_event(&error, text))?;
+    let data = wire.data.get();
+    draft_of(wire, bounds).map_err(|error| error.moved(Place::of(data, text)))
+}
+
+/// An error's place is within the data.
+fn draft_of(wire: Wire<'_>, bounds: Bounds) -> Result<Draft, JsonError> {
     let topic = Topic::parse(&wire.topic)?;
-    let data = data_of(wire.data).map_err(|error| error.moved(Place::of(wire.data.get(), text)))?;
+    let data = data_of(wire.data)?;
     if data.len() > bounds.event_bytes_max {
         return Err(JsonError::TooLarge(bounds.event_bytes_max));
     }
@@ -159,7 +169,14 @@ fn data_of(value: &RawValue) -> Result<Bytes, JsonError> {
             at: Place::default(),
         });
     }
-    if text.starts_with('"') {
+    if let Some(string) = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+    {
+        if memchr::memchr(b'\\', string.as_bytes()).is_none() {
+            // Nothing in it stands for something else.
+            return Ok(Bytes::copy_from_slice(string.as_bytes()));
+        }
         let text: String = serde_json::from_str(text).map_err(|error| JsonError::syntax(&error))?;
         return Ok(Bytes::from(text.into_bytes().into_boxed_slice()));
     }
