@@ -1,9 +1,10 @@
 //! The default engine: one SQLite file, `log.sqlite`, in a directory of its own.
 //!
-//! In reading order: `schema` is the file; `row` one event in it; `store` the writer's transactions
-//! with `topics`, what it remembers, and `retain`, what it removes; `writer` the thread around it;
-//! `checkpoint` the one beside it. `reserve` is room kept for when the disk is full. `reader` lends connections; `select`, `page` and `locate` are
-//! what they are lent for. `lock` keeps others out.
+//! In reading order: `open` is the way in, past `lock`, which keeps others out; `schema` the file; `row` one event in
+//! it; `store` the writer's transactions with `topics`, what it remembers, `retain`, what it removes, and `size`, what
+//! it takes; `writer` the thread around it, with `room`, how it stays within bounds, and `answer`, how it answers;
+//! `checkpoint` the thread beside it. `reserve` is room kept for when the disk is full. `reader` lends connections;
+//! `select`, `page` and `locate` are what they are lent for.
 
 mod answer;
 mod budget;
@@ -16,6 +17,7 @@ mod page;
 mod reader;
 mod reserve;
 mod retain;
+mod room;
 mod row;
 mod schema;
 mod select;
