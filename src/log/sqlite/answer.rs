@@ -60,3 +60,35 @@ impl Drop for Others {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_are_answered_whoever_is_gone() {
+        let group = || -> (Vec<Reply>, Vec<Answered>) { (0..3).map(|_| reply()).unzip() };
+        let full = || Err(AppendError::Full);
+
+        let (replies, mut answered) = group();
+        answered.remove(0);
+        answer(replies.into_iter().map(|reply| (reply, full())));
+        for answered in answered {
+            assert_eq!(answered.get().await, full());
+        }
+
+        let (replies, mut answered) = group();
+        answer(replies.into_iter().map(|reply| (reply, full())));
+        // It was told, and does not look.
+        answered.remove(0);
+        for answered in answered {
+            assert_eq!(answered.get().await, full());
+        }
+
+        let (replies, answered) = group();
+        drop(replies);
+        for answered in answered {
+            assert_eq!(answered.get().await, Err(AppendError::Unavailable));
+        }
+    }
+}

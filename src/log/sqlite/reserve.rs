@@ -168,4 +168,24 @@ mod tests {
         reserve.release();
         assert_eq!((reserve.bytes(), size()), (0, 0));
     }
+
+    #[test]
+    fn growth_is_what_the_main_file_lacks_also_after_it_was_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("log");
+        let main_bytes = |bytes| std::fs::write(&main, vec![0; bytes]).unwrap();
+        main_bytes(10);
+        let mut reserve = Reserve::open(&main, 100_000).unwrap();
+        reserve.hold(20).unwrap();
+        assert_eq!(reserve.bytes(), 100_010);
+        main_bytes(1_000);
+        reserve.hold(1_010).unwrap();
+        assert_eq!(reserve.bytes(), 100_010);
+        // As long as it has more than the log, it is looked at each time.
+        reserve.shrinks();
+        reserve.hold(500).unwrap();
+        main_bytes(500);
+        reserve.hold(1_010).unwrap();
+        assert_eq!(reserve.bytes(), 100_510);
+    }
 }
