@@ -59,8 +59,6 @@ pub(super) struct Writer {
     reopen_after: Duration,
     pub(super) checkpointer: Checkpointer,
     tick_at: Instant,
-    /// Something was committed since the last tick.
-    busy: bool,
     /// Retention failed: it is left alone until the next tick, so that publishing goes on.
     pub(super) retention_failed: bool,
     /// The last group found no room.
@@ -89,7 +87,6 @@ impl Writer {
             reopen_after: REOPEN_AFTER.0,
             checkpointer,
             tick_at: Instant::now() + TICK,
-            busy: false,
             retention_failed: false,
             full: false,
             step_at: Instant::now(),
@@ -234,7 +231,6 @@ impl Writer {
             self.full = false;
         }
         self.tell_removed();
-        self.busy = true;
         let tails = self.shared.publish(&events);
         answer(
             group
@@ -375,9 +371,7 @@ impl Writer {
         {
             tracing::warn!(%error, "the log's file could not be made smaller");
         }
-        // While events come it waits until it is worth it: their commits would wait for it.
-        if !std::mem::take(&mut self.busy)
-            && let Some(store) = &self.store
+        if let Some(store) = &self.store
             && super::wal_bytes(&store.conn).is_ok_and(|(_, rest)| rest > 0)
         {
             self.checkpointer.wake();
