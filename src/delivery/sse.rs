@@ -155,8 +155,18 @@ impl SseStream {
                 subscription.behind(&chunk, self.encoding, written)
             }
             (Some(Last::Chunk(chunk)), _) => chunk.bytes(self.encoding).split_off(written),
-            (Some(Last::Own(mut bytes)), _) => bytes.split_off(written),
+            (Some(Last::Own(mut bytes)), _) => {
+                self.stalled();
+                bytes.split_off(written)
+            }
             (None, _) => Bytes::new(),
+        }
+    }
+
+    /// The socket takes nothing for now, of whatever it was to send: nobody is to wait for this stream.
+    pub fn stalled(&mut self) {
+        if let Phase::Open(subscription) = &mut self.phase {
+            subscription.stalled();
         }
     }
 

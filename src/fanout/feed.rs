@@ -1,7 +1,7 @@
 //! One feed: what its readers share.
 
 use super::{
-    frame::{Frame, Source},
+    frame::{Frame, Source, wire_bytes},
     pass::{PassClock, When},
 };
 use crate::{
@@ -22,6 +22,10 @@ use tokio::{
 /// Frames that a feed's channel holds; who is further behind looks among the feed's recent frames, then in the log.
 /// (`broadcast` allocates all slots at once: about 50 bytes each.)
 pub(super) const RING_FRAMES: usize = 4;
+
+/// What a feed and a name in its filter take in memory beside the name itself, about.
+const FEED_COST: usize = 1 << 10;
+const NAME_COST: usize = 128;
 
 /// Events that gather up to this many bytes are sent before their time.
 const GATHER_BYTES_MAX: usize = 128 << 10; // 128 KiB
@@ -45,6 +49,8 @@ struct State {
     next_from: u64,
     /// Frames that are still held, by position; there may be holes between them.
     recent: VecDeque<Arc<Frame>>,
+    /// Frames up to this position were held, and are no longer.
+    let_go_to: u64,
     /// Reads of the log that are under way.
     reads: Vec<(Place, Weak<Reading>)>,
 }
@@ -64,6 +70,8 @@ pub(super) struct Stretch {
     pub(super) oldest: Option<Cursor>,
     pub(super) frame: Option<Arc<Frame>>,
     pub(super) place: Place,
+    /// Whether nothing of the feed that lies in it was removed before it was read: it says the same to all who read it.
+    pub(super) is_whole: bool,
 }
 
 /// A read of the log that several readers may wait for. `None` once the log is closed.
@@ -90,6 +98,7 @@ impl Feed {
                 gathered_bytes: 0,
                 next_from: 0,
                 recent: VecDeque::new(),
+                let_go_to: 0,
                 reads: Vec::new(),
             }),
         }
@@ -132,7 +141,7 @@ impl Feed {
         if last.is_some_and(|last| last.cursor == event.cursor) {
             return false;
         }
-        state.gathered_bytes += event.data.len();
+        state.gathered_bytes += wire_bytes(event);
         state.gathered.push(Arc::clone(event));
         state.gathered.len() == 1 || state.gathered_bytes >= GATHER_BYTES_MAX
     }
@@ -211,21 +220,24 @@ impl Feed {
         state.recent.get(first).filter(covers).cloned()
     }
 
-    /// The newest frame, if it is not within the first so many after the position.
+    /// The newest frame, if more than so many came after the position, or some that are no longer held.
     pub(super) fn newest_beyond(&self, position: u64, frames: usize) -> Option<Arc<Frame>> {
         let state = self.state();
         let first = state
             .recent
             .partition_point(|frame| frame.span.1 <= position);
-        let whole = state.recent.get(first)?.span.0 <= position;
-        (!whole || state.recent.len() - first > frames)
-            .then(|| state.recent.back().cloned())
-            .flatten()
+        let skips = position < state.let_go_to || state.recent.len() - first > frames;
+        let newest = state.recent.back().filter(|_| skips);
+        newest.filter(|newest| newest.span.1 > position).cloned()
     }
 
     /// Keeps a frame that was read from the log. Gives whether it was not there yet.
     pub(super) fn keep(&self, frame: &Arc<Frame>) -> bool {
         let mut state = self.state();
+        // What lies beyond is the feed's own to send.
+        if state.frames.is_some() && frame.span.1 > state.next_from {
+            return false;
+        }
         let at = state
             .recent
             .partition_point(|other| other.span.1 <= frame.span.0);
@@ -247,7 +259,9 @@ impl Feed {
             .iter()
             .position(|other| std::ptr::eq(Arc::as_ptr(other), frame.as_ptr()))
         {
-            state.recent.remove(at);
+            let gone = state.recent.remove(at);
+            let to = gone.map_or(0, |gone| gone.span.1);
+            state.let_go_to = state.let_go_to.max(to);
             if state.recent.is_empty() {
                 state.recent = VecDeque::new();
             }
@@ -257,6 +271,27 @@ impl Feed {
 
     pub(super) fn holds_frames(&self) -> bool {
         !self.state().recent.is_empty()
+    }
+
+    /// Lets go of all frames.
+    pub(super) fn forget_all(&self) {
+        self.state().recent = VecDeque::new();
+    }
+
+    /// What it takes in memory beside its frames, about.
+    pub(super) fn cost(&self) -> usize {
+        let topics = self
+            .filter
+            .topics()
+            .iter()
+            .map(|topic| topic.as_str().len());
+        let patterns = self
+            .filter
+            .patterns()
+            .iter()
+            .map(|pattern| pattern.as_str().len());
+        let names = topics.chain(patterns);
+        FEED_COST + names.map(|len| len + NAME_COST).sum::<usize>()
     }
 
     /// The read of the log after a place: one that is under way, else a new one.
@@ -290,12 +325,16 @@ impl Feed {
 
 impl Stretch {
     /// The stretch that a page is, read after `from`.
-    pub(super) fn new(page: crate::log::Page, from: u64, oldest: Option<Cursor>) -> Self {
+    pub(super) fn new(page: crate::log::Page, from: Place, oldest: Option<Cursor>) -> Self {
+        // A page is silent of what was removed before its reader's last one, which that has told.
+        let nothing_told = from.removal == 0 || page.removed_to <= from.position;
+        let span = (from.position, page.place.position);
         Self {
             gap: page.gap,
             oldest,
-            frame: Frame::new((from, page.place.position), page.events, Source::Log).map(Arc::new),
+            frame: Frame::new(span, page.events, Source::Log).map(Arc::new),
             place: page.place,
+            is_whole: page.gap.is_none() && nothing_told,
         }
     }
 }

@@ -4,10 +4,13 @@ use super::feed::Feed;
 use crate::topic::{Filter, Pattern, Topic};
 use hashbrown::{HashTable, hash_table::Entry};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
+
+/// What feeds without readers may take in memory beside their frames, about; past that those without for longest go.
+const IDLE_BYTES_MAX: usize = 16 << 20; // 16 MiB
 
 /// Feeds that want the same. Most often it is one.
 #[derive(Default)]
@@ -30,6 +33,9 @@ pub(super) struct Feeds {
     by_topic: Topics,
     by_pattern: Node,
     live: usize,
+    /// Feeds without readers that hold frames, with their cost; those that have been so for longest first.
+    idle: VecDeque<(Weak<Feed>, usize)>,
+    idle_bytes: usize,
 }
 
 struct Known {
@@ -96,14 +102,35 @@ impl Feeds {
         }
     }
 
-    /// Forgets the feed if nobody has a use for it.
+    /// Forgets the feed if nobody has a use for it. One without readers that holds frames waits for who comes back.
     pub(super) fn tidy(&mut self, feed: &Arc<Feed>) {
-        let unused = |known: &mut Known| {
-            known.readers == 0 && known.seats == 0 && !known.feed.holds_frames()
-        };
-        if self.known(feed).is_some_and(unused) {
-            self.by_filter.remove(&feed.filter);
+        if !self.is_idle(feed) {
+            return;
         }
+        if !feed.holds_frames() {
+            self.by_filter.remove(&feed.filter);
+            return;
+        }
+        let bytes = feed.cost();
+        self.idle.push_back((Arc::downgrade(feed), bytes));
+        self.idle_bytes += bytes;
+        while self.idle_bytes > IDLE_BYTES_MAX
+            && let Some((oldest, bytes)) = self.idle.pop_front()
+        {
+            self.idle_bytes -= bytes;
+            // It may have readers again, or be in the queue a second time.
+            if let Some(oldest) = oldest.upgrade()
+                && self.is_idle(&oldest)
+            {
+                oldest.forget_all();
+                self.by_filter.remove(&oldest.filter);
+            }
+        }
+    }
+
+    fn is_idle(&mut self, feed: &Arc<Feed>) -> bool {
+        self.known(feed)
+            .is_some_and(|known| known.readers == 0 && known.seats == 0)
     }
 
     /// Gives a reader a seat: the feed has all events beyond `from`, or from earlier on.
@@ -128,6 +155,10 @@ impl Feeds {
         let Some(known) = self.known(feed) else {
             return;
         };
+        // A seat that was taken after the hub ended its streams was not counted.
+        if known.seats == 0 {
+            return;
+        }
         known.seats -= 1;
         if known.seats > 0 {
             return;

@@ -13,10 +13,9 @@ pub(super) const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
 /// What an event costs on the wire beside its data: its id and field names, about.
 pub(super) const EVENT_WIRE_BYTES: usize = 64;
 
-/// What a frame and an event in it take in memory beside their bytes, about. (The events are the tail's, and shared
-/// with other feeds' frames.)
+/// What a frame takes in memory beside its events' bytes, and an event beside its own, about.
 const FRAME_COST: usize = 256;
-const EVENT_COST: usize = 16;
+const EVENT_COST: usize = 320;
 
 /// One or more consecutive events of a feed. Never empty.
 pub struct Frame {
@@ -96,10 +95,13 @@ impl Frame {
         &self.events
     }
 
-    /// What it takes in memory, about, encoded.
+    /// What it takes in memory, about, encoded. An event has its data, and its bytes once more if it came live; it
+    /// counts in equal parts for all feeds that have it now.
     pub(super) fn cost(&self) -> usize {
-        let events = self.events.iter();
-        let events = events.map(|event| wire_bytes(event) + EVENT_COST);
+        let events = self.events.iter().map(|event| {
+            let own = 2 * wire_bytes(event) + EVENT_COST;
+            wire_bytes(event) + size_of::<usize>() + own / Arc::strong_count(event)
+        });
         events.sum::<usize>() + FRAME_COST
     }
 
@@ -198,7 +200,8 @@ impl Chunk {
     }
 }
 
-fn wire_bytes(event: &Event) -> usize {
+/// What it takes on the wire, about.
+pub(super) fn wire_bytes(event: &Event) -> usize {
     event.data.len() + EVENT_WIRE_BYTES
 }
 

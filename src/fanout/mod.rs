@@ -119,15 +119,14 @@ impl Hub {
                     let Some(group) = group else { break };
                     self.dispatch(&group, &mut agenda);
                 }
-                () = self.pass_ended.notified() => {
-                    let passed = std::mem::take(&mut *self.passed());
-                    self.send_due(passed, &mut agenda);
-                }
-                () = agenda.next() => {
-                    let feeds = agenda.take(Instant::now());
-                    self.send_due(feeds, &mut agenda);
-                }
+                () = self.pass_ended.notified() => {}
+                () = agenda.next() => {}
             }
+            // Also after a group: groups may come without a pause.
+            let passed = std::mem::take(&mut *self.passed());
+            self.send_due(passed, &mut agenda);
+            let due = agenda.take(Instant::now());
+            self.send_due(due, &mut agenda);
         }
         self.end();
         self.state().stopped = true;
@@ -234,6 +233,13 @@ impl Agenda {
     }
 
     fn take(&mut self, now: Instant) -> Vec<Arc<Feed>> {
+        if self
+            .due
+            .first_key_value()
+            .is_none_or(|((at, _), _)| *at > now)
+        {
+            return Vec::new();
+        }
         let later = self.due.split_off(&(now, u64::MAX));
         std::mem::replace(&mut self.due, later)
             .into_values()
@@ -280,7 +286,10 @@ impl Seat {
     }
 
     fn give_back(&mut self, token: u64) {
-        if let Some(last) = &mut self.token {
+        // One that was sent before this reader counted is not owed.
+        if let Some(last) = &mut self.token
+            && token > *last
+        {
             *last = token;
             if self.feed.give_back(token) {
                 self.hub.look_at(&self.feed);

@@ -53,6 +53,8 @@ pub struct Subscription {
     skip: bool,
     /// Whether it gives back its tokens in time.
     paced: bool,
+    /// Whether it was live, and has since been told of nothing that was removed.
+    was_live: bool,
     place: Place,
     state: State,
     /// Told before anything else.
@@ -126,6 +128,7 @@ impl Subscription {
             lag,
             skip: false,
             paced: false,
+            was_live: false,
             place,
             state,
             gap: None,
@@ -158,6 +161,7 @@ impl Subscription {
             lag,
             skip: false,
             paced: false,
+            was_live: true,
             place: Place::at(matched_to),
             state: State::Live(seat, None),
             gap: None,
@@ -243,6 +247,13 @@ impl Subscription {
         cut.rest
     }
 
+    /// The reader takes nothing for now, of whatever it was to get. It loses its seat, so that nobody waits for it.
+    pub fn stalled(&mut self) {
+        if matches!(self.state, State::Live(..)) {
+            self.fall_behind();
+        }
+    }
+
     fn fall_behind(&mut self) {
         let live = matches!(self.state, State::Live(..));
         self.skip = self.skip || (live && self.lag == LagPolicy::Latest);
@@ -282,8 +293,8 @@ impl Subscription {
             return None;
         }
         // Where something beyond the place was removed, only the log knows what that means to a reader that comes back.
-        // To one that was here already the frames that are held are still delivered.
-        let is_whole = self.first.is_none() || bounds.removed_to <= position;
+        // To one that was live the frames that are held are still delivered.
+        let is_whole = self.was_live || bounds.removed_to <= position;
         if is_whole && let Some(frame) = feed.recent(position) {
             self.first = None;
             return self.beyond_place(frame);
@@ -297,6 +308,7 @@ impl Subscription {
         if self.paced {
             seat.pace();
         }
+        self.was_live = true;
         self.state = State::Live(seat, None);
     }
 
@@ -345,6 +357,7 @@ impl Subscription {
             return None;
         };
         self.first = None;
+        self.was_live = self.was_live && stretch.gap.is_none();
         self.place = stretch.place;
         self.state = State::Behind(seat);
         let frame = stretch.frame.clone()?;
@@ -444,14 +457,14 @@ async fn read_alone(
                 Some(_) => oldest(Arc::clone(hub), Arc::clone(&feed.filter)).await,
                 None => None,
             };
-            Some(Arc::new(Stretch::new(page, place.position, oldest)))
+            Some(Arc::new(Stretch::new(page, place, oldest)))
         }
         None => None,
     };
     feed.read(reading);
     // One reader's replay is not worth holding; what several want, more will.
     if let Some(stretch) = &stretch
-        && let (Some(frame), None) = (&stretch.frame, stretch.gap)
+        && let Some(frame) = stretch.frame.as_ref().filter(|_| stretch.is_whole)
         && Arc::strong_count(reading) > 1
         && feed.keep(frame)
     {

@@ -315,6 +315,7 @@ impl State {
                 removal: self.removal,
             },
             at_head: true,
+            removed_to: self.removed_to,
         };
         let (mut at, mut bytes) = (place.position, 0);
         for (looked, (&position, event)) in self.events.range(at + 1..).enumerate() {

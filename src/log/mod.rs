@@ -189,6 +189,8 @@ pub struct Page {
     pub place: Place,
     /// Whether the page reached the end of the log as it was when it was read.
     pub at_head: bool,
+    /// All that was ever removed by then lies at or before this position.
+    pub removed_to: u64,
 }
 
 /// Events that a reader wanted and cannot have.

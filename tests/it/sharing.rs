@@ -119,7 +119,12 @@ impl Bench {
     }
 
     async fn publish(&mut self, data: String) -> Cursor {
-        let draft = Draft::new(self.filter.topics()[0].clone(), data);
+        self.publish_to(0, data).await
+    }
+
+    /// Publishes to the filter's topic at that place.
+    async fn publish_to(&mut self, topic: usize, data: String) -> Cursor {
+        let draft = Draft::new(self.filter.topics()[topic].clone(), data);
         let batch = Batch {
             drafts: vec![draft],
             all_or_nothing: true,
@@ -129,6 +134,13 @@ impl Bench {
             Outcome::Stored(cursor) => cursor,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Publishes to b each third time, for as long as that was read live and a little longer.
+    async fn publish_mixed(&mut self, n: usize) {
+        let topic = usize::from(n.is_multiple_of(3) && n < 190);
+        self.publish_to(topic, format!("{n} {}", "x".repeat(300)))
+            .await;
     }
 
     fn live(&self) -> Subscription {
@@ -325,6 +337,83 @@ async fn a_paced_reader_that_goes_or_is_not_paced_holds_up_nobody() {
         assert_eq!(take(&mut brisk, 1).await, [n.to_string()]);
     }
     drop(idle);
+}
+
+#[tokio::test]
+async fn a_reader_that_cannot_even_take_a_keepalive_holds_up_nobody() {
+    let mut bench = Bench::new(CACHE);
+    let (mut brisk, mut stalled) = (bench.live(), bench.live());
+    brisk.pace();
+    stalled.pace();
+    bench.publish("0".into()).await;
+    assert_eq!(take(&mut brisk, 1).await, ["0"]);
+    assert_eq!(take(&mut stalled, 1).await, ["0"]);
+    assert!(
+        timeout(Duration::from_millis(20), stalled.next())
+            .await
+            .is_err()
+    );
+    stalled.stalled();
+    for n in 1..50 {
+        bench.publish(n.to_string()).await;
+        assert_eq!(take(&mut brisk, 1).await, [n.to_string()]);
+    }
+    assert_eq!(take(&mut stalled, 49).await, numbers(1..50));
+    assert_eq!(bench.reads(), 0);
+}
+
+/// A page says nothing of what its reader was told before. So it must not be kept for a reader that was not.
+#[tokio::test]
+async fn a_page_behind_a_gap_is_not_passed_on_as_if_it_were_whole() {
+    let rule = |topics: &str, events_max| tidings::log::retention::Rule {
+        topics: tidings::topic::Pattern::parse(topics).unwrap(),
+        limits: tidings::log::retention::Limits {
+            age_max_ms: None,
+            events_max: Some(events_max),
+            bytes_max: None,
+        },
+    };
+    let mut bench = Bench::with(400_000, |options| {
+        options.retention.rules = vec![rule("b", 1)];
+    });
+    bench.filter = Arc::new(Filter::parse(["a", "b"]).unwrap().unwrap());
+    let mut slow = bench.live();
+    let first = bench.publish("0".into()).await;
+    for n in 1..170 {
+        bench.publish_mixed(n).await;
+    }
+    take(&mut slow, 170).await;
+    slow.stalled();
+    // More than is held, so that the slow reader has to look into the log. The last of b's were removed before it.
+    for n in 170..600 {
+        bench.publish_mixed(n).await;
+    }
+    // Two that come back together are told of that, and read on together, over the place of the slow one.
+    let (mut one, mut other) = (bench.back_from(first).await, bench.back_from(first).await);
+    let mut gaps = 0;
+    for _ in 0..6 {
+        bench.log.gate.forget_permits(1_000);
+        let both_wait = async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            bench.log.gate.add_permits(1_000);
+        };
+        let (one, other, ()) = tokio::join!(one.next(), other.next(), both_wait);
+        for delivery in [one, other] {
+            gaps += usize::from(matches!(delivery, Delivery::Gap(_)));
+        }
+    }
+    assert_eq!(gaps, 2);
+    let mut told = false;
+    while slow.cursor().position < 600 {
+        match timeout(DEADLINE, slow.next()).await.expect("it goes on") {
+            Delivery::Events(_) => {}
+            Delivery::Gap(gap) => told = gap.reason == GapReason::Lagged,
+            Delivery::Close(_) | Delivery::Stopped => panic!("it ended"),
+        }
+    }
+    assert!(told, "b's events were removed");
 }
 
 /// Readers that write whole chunks, parts of them, or wait, come and go, while events are published: what each

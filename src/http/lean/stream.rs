@@ -192,6 +192,7 @@ impl Streaming {
         if sent == bytes.len() {
             return Ok(());
         }
+        self.stream.stalled();
         let (tcp, door) = (&self.tcp, &self.door);
         let rest = async {
             send::writable(tcp, door.limits.write_timeout).await?;

@@ -69,6 +69,7 @@ struct Builder {
     at: u64,
     removal: u64,
     at_head: bool,
+    removed_to: u64,
     looked: u64,
     /// The number of the newest event of each topic: the next has to follow it.
     seqs: IdMap<u64>,
@@ -101,6 +102,8 @@ impl Builder {
             // Until it is known better, no removal is taken for told.
             removal: place.removal,
             at_head: false,
+            // Until it is known better, anything may have been.
+            removed_to: u64::MAX,
             looked: 0,
             seqs: IdMap::default(),
         }
@@ -115,6 +118,7 @@ impl Builder {
                 removal: self.removal,
             },
             at_head: self.at_head,
+            removed_to: self.removed_to,
         }
     }
 
@@ -127,6 +131,7 @@ impl Builder {
         matches: &mut Matches<'_>,
     ) -> rusqlite::Result<()> {
         let meta = Meta::load(conn)?;
+        self.removed_to = meta.removed_to;
         if meta.removed_to > place.position && meta.removal > place.removal {
             let beyond = lost(
                 conn,
