@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 use std::sync::{Arc, OnceLock};
 
 /// A frame holds events up to about this many bytes, or one event if that is larger.
-pub(super) const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
+const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
 
 /// What an event costs on the wire beside its data: its id and field names, about.
-pub(super) const EVENT_WIRE_BYTES: usize = 64;
+const EVENT_WIRE_BYTES: usize = 64;
 
 /// What a frame takes in memory beside its events' bytes, and an event beside its own, about.
 const FRAME_COST: usize = 256;

@@ -3,7 +3,11 @@
 //!
 //! It has no log and bounds nothing: it is there to be measured against.
 
-use super::{args::CeilingArgs, socket::write_some, system};
+use super::{
+    args::CeilingArgs,
+    socket::{read_some, write_some},
+    system,
+};
 use anyhow::Context as _;
 use mio::{
     Events, Interest, Poll, Token,
@@ -12,7 +16,7 @@ use mio::{
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::HashMap,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     process::ExitCode,
 };
 
@@ -170,12 +174,8 @@ impl Ceiling {
             let Some(connection) = &mut self.connections[at] else {
                 return Ok(());
             };
-            let count = match connection.stream.read(&mut self.buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+            let Some(count) = read_some(&mut connection.stream, &mut self.buffer)? else {
+                return Ok(());
             };
             connection.input.extend_from_slice(&self.buffer[..count]);
             if connection.topic.is_some() {

@@ -7,6 +7,7 @@ use super::{
     load::{Load, Shape},
     reader::State,
     report::Report,
+    storm,
     target::Kind,
     wait::Patience,
 };
@@ -34,15 +35,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         let (sent, _) = lines::stream(&mut load, args.events, Duration::MAX)?;
         load.sent[0] = u32::try_from(sent)?;
     } else {
-        load.start(None, args.events, u64::MAX);
-        let mut patience = Patience::new(load.patience());
-        while !load.is_sent() {
-            load.turn()?;
-            patience.check(load.meter.published, || {
-                "no publish was answered".to_owned()
-            })?;
-        }
-        load.settle()?;
+        storm::publish(&mut load, args.events)?;
         load.check_refused()?;
     }
     let request = load.hub.replay(load.topic(0));

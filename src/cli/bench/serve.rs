@@ -4,10 +4,11 @@ use super::{
     load::{Load, PUBLISHERS},
     publisher::Due,
     reader::{Reader, State, keep_tail},
+    socket::read_some,
     stamp::PROBE,
 };
 use mio::Token;
-use std::io::{self, Read as _};
+use std::io;
 
 impl Load {
     pub(super) fn serve_reader(&mut self, at: usize, readable: bool) {
@@ -34,12 +35,8 @@ impl Load {
             let Some(stream) = &mut self.readers[at].stream else {
                 return Ok(());
             };
-            let count = match stream.read(&mut self.buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+            let Some(count) = read_some(stream, &mut self.buffer)? else {
+                return Ok(());
             };
             let now = self.now_ns();
             self.look_through(at, count, now)?;
@@ -114,12 +111,8 @@ impl Load {
             let Some(stream) = publisher.stream() else {
                 return Ok(());
             };
-            let count = match stream.read(&mut self.buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+            let Some(count) = read_some(stream, &mut self.buffer)? else {
+                return Ok(());
             };
             let fed = publisher.response.feed(&self.buffer[..count], |_| ());
             fed.map_err(io::Error::other)?;

@@ -3,7 +3,7 @@
 use mio::{Interest, Registry, Token, net::TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
 };
 
@@ -92,4 +92,17 @@ pub(super) fn write_some(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result
         }
     }
     Ok(written)
+}
+
+/// Reads what there is, once; `None` if there is nothing now. A stream that has ended is an error.
+pub(super) fn read_some(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        return match stream.read(buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+    }
 }

@@ -123,7 +123,7 @@ pub(super) fn run(args: &StormArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Publishes that many events, as fast as they are taken.
-fn publish(load: &mut Load, events: u64) -> anyhow::Result<()> {
+pub(super) fn publish(load: &mut Load, events: u64) -> anyhow::Result<()> {
     load.start(None, events, u64::MAX);
     let mut patience = Patience::new(load.patience());
     while !load.is_sent() {
