@@ -5,6 +5,7 @@
 //! makes its bytes once; [`delivery`] turns a subscription into a stream; [`http`] is the surface. [`server`] puts
 //! them together, by [`config`].
 
+pub mod cluster;
 pub mod config;
 pub mod cursor;
 pub mod delivery;
