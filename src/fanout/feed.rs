@@ -70,6 +70,9 @@ pub(super) struct Stretch {
     pub(super) oldest: Option<Cursor>,
     pub(super) frame: Option<Arc<Frame>>,
     pub(super) place: Place,
+    pub(super) epoch: u64,
+    /// Whether it reached the end of the log.
+    pub(super) at_head: bool,
     /// Whether nothing of the feed that lies in it was removed before it was read: it says the same to all who read it.
     pub(super) is_whole: bool,
 }
@@ -123,6 +126,24 @@ impl Feed {
         state.frames = None;
         state.gathered = Vec::new();
         state.gathered_bytes = 0;
+    }
+
+    /// The log ends there now: what it has of it is nothing to go by, and its readers fall behind.
+    pub(super) fn cut(&self, at: u64) {
+        let mut state = self.state();
+        state.gathered = Vec::new();
+        state.gathered_bytes = 0;
+        state.recent = VecDeque::new();
+        state.reads = Vec::new();
+        (state.next_from, state.let_go_to) = (at, 0);
+        if let Some(channel) = state.frames.clone() {
+            drop(state);
+            // Nobody is there to miss it.
+            let _ = channel.send(Sent {
+                frame: Weak::new(),
+                token: None,
+            });
+        }
     }
 
     /// What is sent from now on; a channel that is at its end if nothing will be.
@@ -210,25 +231,33 @@ impl Feed {
         state.frames.is_some() && position >= state.next_from
     }
 
-    /// The frame that has what comes next after the position.
-    pub(super) fn recent(&self, position: u64) -> Option<Arc<Frame>> {
+    /// The frame that has what comes next after the cursor.
+    pub(super) fn recent(&self, Cursor { epoch, position }: Cursor) -> Option<Arc<Frame>> {
         let state = self.state();
-        let covers = |frame: &&Arc<Frame>| frame.span.0 <= position && position < frame.span.1;
+        let covers = |frame: &&Arc<Frame>| {
+            frame.span.0 <= position && position < frame.span.1 && frame.epoch() == epoch
+        };
         let first = state
             .recent
             .partition_point(|frame| frame.span.1 <= position);
         state.recent.get(first).filter(covers).cloned()
     }
 
-    /// The newest frame, if more than so many came after the position, or some that are no longer held.
-    pub(super) fn newest_beyond(&self, position: u64, frames: usize) -> Option<Arc<Frame>> {
+    /// The newest frame, if more than so many came after the cursor, or some that are no longer held.
+    pub(super) fn newest_beyond(
+        &self,
+        Cursor { epoch, position }: Cursor,
+        frames: usize,
+    ) -> Option<Arc<Frame>> {
         let state = self.state();
         let first = state
             .recent
             .partition_point(|frame| frame.span.1 <= position);
         let skips = position < state.let_go_to || state.recent.len() - first > frames;
         let newest = state.recent.back().filter(|_| skips);
-        newest.filter(|newest| newest.span.1 > position).cloned()
+        newest
+            .filter(|newest| newest.span.1 > position && newest.epoch() == epoch)
+            .cloned()
     }
 
     /// Keeps a frame that was read from the log. Gives whether it was not there yet.
@@ -334,6 +363,8 @@ impl Stretch {
             oldest,
             frame: Frame::new(span, page.events, Source::Log).map(Arc::new),
             place: page.place,
+            epoch: page.epoch,
+            at_head: page.at_head,
             is_whole: page.gap.is_none() && nothing_told,
         }
     }

@@ -4,7 +4,7 @@ use super::feed::Feed;
 use crate::topic::{Filter, Pattern, Topic};
 use hashbrown::{HashTable, hash_table::Entry};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::{BuildHasher as _, RandomState},
     sync::{Arc, Weak},
 };
@@ -33,6 +33,9 @@ pub(super) struct Feeds {
     by_topic: Topics,
     by_pattern: Node,
     live: usize,
+    streams: u64,
+    /// Filters whose number of readers has changed, once somebody wants to know.
+    changed: Option<HashSet<Arc<Filter>>>,
     /// Feeds without readers that hold frames, with their cost; those that have been so for longest first.
     idle: VecDeque<(Weak<Feed>, usize)>,
     idle_bytes: usize,
@@ -78,8 +81,40 @@ impl Feeds {
         self.live
     }
 
+    /// How many readers there are, live or not.
+    pub(super) fn streams(&self) -> u64 {
+        self.streams
+    }
+
+    /// How many readers each filter has.
+    pub(super) fn counts(&self) -> Vec<(Arc<Filter>, u64)> {
+        let known = self.by_filter.iter().filter(|(_, known)| known.readers > 0);
+        known
+            .map(|(filter, known)| (Arc::clone(filter), known.readers as u64))
+            .collect()
+    }
+
+    /// The same of those filters for which it has changed since this was asked last.
+    pub(super) fn changed_counts(&mut self) -> Vec<(Arc<Filter>, u64)> {
+        let changed = self.changed.replace(HashSet::new()).unwrap_or_default();
+        let count = |filter: Arc<Filter>| {
+            let known = self.by_filter.get(&filter);
+            let count = known.map_or(0, |known| known.readers as u64);
+            (filter, count)
+        };
+        changed.into_iter().map(count).collect()
+    }
+
+    fn note(&mut self, filter: &Arc<Filter>) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(Arc::clone(filter));
+        }
+    }
+
     /// Adds a reader to the feed of its filter.
     pub(super) fn enter(&mut self, filter: &Arc<Filter>) -> Arc<Feed> {
+        self.streams += 1;
+        self.note(filter);
         if let Some(known) = self.by_filter.get_mut(filter) {
             known.readers += 1;
             return Arc::clone(&known.feed);
@@ -96,6 +131,8 @@ impl Feeds {
 
     /// Takes a reader out of its feed. With the last one the feed goes, unless it holds frames for who comes back.
     pub(super) fn leave(&mut self, feed: &Arc<Feed>) {
+        self.streams = self.streams.saturating_sub(1);
+        self.note(&feed.filter);
         if let Some(known) = self.known(feed) {
             known.readers -= 1;
             self.tidy(feed);
@@ -178,6 +215,13 @@ impl Feeds {
             known.feed.end();
         }
         *self = Self::default();
+    }
+
+    /// The log ends there now: no feed holds anything, and all readers look again.
+    pub(super) fn cut(&mut self, at: u64) {
+        for known in self.by_filter.values() {
+            known.feed.cut(at);
+        }
     }
 
     /// What is known of a feed; nothing once it was forgotten.

@@ -95,6 +95,11 @@ impl Frame {
         &self.events
     }
 
+    /// The epoch of its events.
+    pub(super) fn epoch(&self) -> u64 {
+        self.events.first().map_or(0, |event| event.cursor.epoch)
+    }
+
     /// What it takes in memory, about, encoded. An event has its data, and its bytes once more if it came live; it
     /// counts in equal parts for all feeds that have it now.
     pub(super) fn cost(&self) -> usize {

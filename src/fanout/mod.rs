@@ -17,9 +17,10 @@ pub use subscription::{Delivery, Subscription};
 pub use terms::{Begin, CloseReason, Gap, GapReason, LagPolicy};
 
 use crate::{
+    cursor::Cursor,
     event::Event,
-    log::{EventLog, Tail},
-    topic::Filter,
+    log::{EventLog, Group, Tail},
+    topic::{Filter, Topic},
 };
 use cache::FrameCache;
 use feed::{Due, Feed, Sent};
@@ -47,6 +48,8 @@ pub struct Hub {
 
 struct State {
     feeds: Feeds,
+    /// The epoch of what was matched last.
+    epoch: u64,
     /// All events up to this position have been matched with the feeds that existed then.
     matched_to: u64,
     /// No feed gets anything any more.
@@ -89,6 +92,7 @@ impl Hub {
         let tail = log.tail();
         let state = State {
             feeds: Feeds::default(),
+            epoch: tail.epoch,
             matched_to: tail.from,
             ended: false,
             stopped: false,
@@ -117,7 +121,7 @@ impl Hub {
                 }
                 group = tail.groups.recv() => {
                     let Some(group) = group else { break };
-                    self.dispatch(&group, &mut agenda);
+                    self.take(&group, &mut agenda);
                 }
                 () = self.pass_ended.notified() => {}
                 () = agenda.next() => {}
@@ -155,6 +159,47 @@ impl Hub {
     #[must_use]
     pub fn feeds(&self) -> usize {
         self.state().feeds.live()
+    }
+
+    fn take(&self, group: &Group, agenda: &mut Agenda) {
+        match group.cut {
+            Some(at) => self.cut(at),
+            None => self.dispatch(group, agenda),
+        }
+    }
+
+    /// The log ends there now: all readers are to look at it again.
+    fn cut(&self, at: Cursor) {
+        let mut state = self.state();
+        state.epoch = at.epoch;
+        state.matched_to = at.position;
+        state.feeds.cut(at.position);
+    }
+
+    /// Open streams.
+    #[must_use]
+    pub fn streams(&self) -> u64 {
+        self.state().feeds.streams()
+    }
+
+    /// How many streams want a topic.
+    #[must_use]
+    pub fn presence(&self, topic: &Topic) -> u64 {
+        let counts = self.counts();
+        let wanted = counts.iter().filter(|(filter, _)| filter.matches(topic));
+        wanted.map(|(_, count)| count).sum()
+    }
+
+    /// How many streams have which filter.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(Arc<Filter>, u64)> {
+        self.state().feeds.counts()
+    }
+
+    /// The same of those filters whose count has changed since this was asked last, 0 included.
+    #[must_use]
+    pub fn changed_counts(&self) -> Vec<(Arc<Filter>, u64)> {
+        self.state().feeds.changed_counts()
     }
 
     /// Matching happens under the lock, sending outside: a reader that sits down in between gets events at or
@@ -256,12 +301,15 @@ impl Reader {
         }
     }
 
-    /// Takes a seat. With it, the position up to which all was matched: what the feed gets beyond that will come.
-    fn sit(&self) -> (Seat, u64) {
+    /// Takes a seat. With it, the place up to which all was matched: what the feed gets beyond that will come.
+    fn sit(&self) -> (Seat, Cursor) {
         let mut state = self.hub.state();
-        let matched_to = state.matched_to;
+        let matched_to = Cursor {
+            epoch: state.epoch,
+            position: state.matched_to,
+        };
         if !state.ended {
-            state.feeds.sit(&self.feed, matched_to);
+            state.feeds.sit(&self.feed, matched_to.position);
         }
         let seat = Seat {
             hub: Arc::clone(&self.hub),

@@ -55,6 +55,10 @@ pub struct Subscription {
     paced: bool,
     /// Whether it was live, and has since been told of nothing that was removed.
     was_live: bool,
+    /// Whether the last page reached the end of the log.
+    at_head: bool,
+    /// The epoch that its place belongs to.
+    epoch: u64,
     place: Place,
     state: State,
     /// Told before anything else.
@@ -84,6 +88,9 @@ enum State {
     Skipping(Seat, Arc<Frame>, BoxFuture<'static, Option<Cursor>>),
     /// A frame to hand out before those of the feed.
     Next(Seat, Arc<Frame>),
+    /// The log has another epoch, in which the place is not what it was. That is to be told, with the cursor that is no
+    /// longer good, once the oldest kept event is known.
+    Parted(Cursor, BoxFuture<'static, Option<Cursor>>),
     Ended,
 }
 
@@ -115,12 +122,16 @@ impl Subscription {
             Some(located) => Some(located),
             None => retry(hub, || hub.log.locate(start.clone(), filter)).await,
         };
-        let (place, state, start_gap) = match located {
-            Some(Located { place, gap }) => (place, State::Behind(None), gap),
-            None => (Place::at(0), State::Ended, None),
+        let ((place, epoch), state, start_gap) = match located {
+            Some(Located { place, gap, epoch }) => ((place, epoch), State::Behind(None), gap),
+            None => ((Place::at(0), 0), State::Ended, None),
         };
         let start_gap = match begin {
             Begin::Unknown => Some(StartGap::Unknown),
+            // Its future may be anybody's invention: no node has it.
+            Begin::Log(Start::Cursor(cursor)) if hub.log.is_shared() && cursor.epoch == epoch => {
+                start_gap.map(|_| StartGap::Unknown)
+            }
             Begin::Live | Begin::Log(_) => start_gap,
         };
         let mut this = Self {
@@ -129,6 +140,8 @@ impl Subscription {
             skip: false,
             paced: false,
             was_live: false,
+            at_head: false,
+            epoch,
             place,
             state,
             gap: None,
@@ -162,7 +175,9 @@ impl Subscription {
             skip: false,
             paced: false,
             was_live: true,
-            place: Place::at(matched_to),
+            at_head: true,
+            epoch: matched_to.epoch,
+            place: Place::at(matched_to.position),
             state: State::Live(seat, None),
             gap: None,
             first: None,
@@ -182,7 +197,7 @@ impl Subscription {
     #[must_use]
     pub fn cursor(&self) -> Cursor {
         Cursor {
-            epoch: self.reader.hub.log.bounds().epoch,
+            epoch: self.epoch,
             position: self.place.position,
         }
     }
@@ -220,6 +235,10 @@ impl Subscription {
                 State::Skipping(.., oldest) => {
                     let oldest = oldest.await;
                     self.skipped(oldest)
+                }
+                State::Parted(_, oldest) => {
+                    let oldest = oldest.await;
+                    self.parted(oldest)
                 }
                 State::Behind(_) => self.catch_up(),
                 State::Page(..) => self.hand_out_page(),
@@ -267,18 +286,23 @@ impl Subscription {
             self.state = State::Ended;
             return None;
         }
+        let (bounds, here) = (hub.log.bounds(), self.cursor());
+        if bounds.epoch != self.epoch {
+            self.change_epoch(bounds.epoch);
+            return None;
+        }
         let State::Behind(seat) = &mut self.state else {
             return None;
         };
         let feed = &self.reader.feed;
-        let (bounds, position) = (hub.log.bounds(), self.place.position);
-        let near = bounds.head.saturating_sub(position) <= NEAR_HEAD;
-        if seat.is_none() && (near || self.skip || feed.recent(position).is_some()) {
+        let position = here.position;
+        let near = self.at_head || bounds.head.saturating_sub(position) <= NEAR_HEAD;
+        if seat.is_none() && (near || self.skip || feed.recent(here).is_some()) {
             *seat = Some(self.reader.sit().0);
         }
         if self.skip {
             self.skip = false;
-            if let Some(newest) = feed.newest_beyond(position, RING_FRAMES)
+            if let Some(newest) = feed.newest_beyond(here, RING_FRAMES)
                 && let Some(seat) = seat.take()
             {
                 let oldest = Box::pin(oldest(hub, Arc::clone(&feed.filter)));
@@ -295,13 +319,41 @@ impl Subscription {
         // Where something beyond the place was removed, only the log knows what that means to a reader that comes back.
         // To one that was live the frames that are held are still delivered.
         let is_whole = self.was_live || bounds.removed_to <= position;
-        if is_whole && let Some(frame) = feed.recent(position) {
+        if is_whole && let Some(frame) = feed.recent(here) {
             self.first = None;
             return self.beyond_place(frame);
         }
         let page = read(hub, Arc::clone(feed), self.place);
         self.state = State::Reading(seat.take(), Box::pin(page));
         None
+    }
+
+    /// The log has another epoch now: goes on from what the two share. If that is not all that the reader has, it is told.
+    fn change_epoch(&mut self, epoch: u64) {
+        let hub = &self.reader.hub;
+        let (here, shared_to) = (self.cursor(), hub.log.shared_with(self.epoch));
+        self.state = State::Behind(None);
+        (self.epoch, self.was_live, self.at_head) = (epoch, false, false);
+        let shared_to = shared_to.unwrap_or(0);
+        if here.position > shared_to {
+            self.place = Place::at(shared_to);
+            // Whatever else is gone from there is told with this.
+            self.first = Some(FirstPage::Nothing);
+            let oldest = oldest(Arc::clone(hub), Arc::clone(&self.reader.feed.filter));
+            self.state = State::Parted(here, Box::pin(oldest));
+        }
+    }
+
+    fn parted(&mut self, oldest: Option<Cursor>) -> Option<Delivery> {
+        let State::Parted(here, _) = std::mem::replace(&mut self.state, State::Behind(None)) else {
+            return None;
+        };
+        Some(Delivery::Gap(Gap {
+            reason: GapReason::Epoch,
+            requested: here.to_string(),
+            oldest,
+            missed: None,
+        }))
     }
 
     fn go_live(&mut self, mut seat: Seat) {
@@ -318,6 +370,10 @@ impl Subscription {
             return None;
         };
         let stretch = stretch?;
+        if stretch.epoch != self.epoch {
+            self.state = State::Behind(None);
+            return None;
+        }
         match self.page_gap(&stretch) {
             Ok(gap) => {
                 self.state = State::Page(seat, stretch);
@@ -358,7 +414,7 @@ impl Subscription {
         };
         self.first = None;
         self.was_live = self.was_live && stretch.gap.is_none();
-        self.place = stretch.place;
+        (self.place, self.at_head) = (stretch.place, stretch.at_head);
         self.state = State::Behind(seat);
         let frame = stretch.frame.clone()?;
         Some(Delivery::Events(Chunk { frame, known: 0 }))
@@ -381,6 +437,11 @@ impl Subscription {
             self.fall_behind();
             return None;
         };
+        if frame.epoch() != self.epoch {
+            // Of an epoch that comes, it is in the log; of one that went, nobody wants it.
+            self.fall_behind();
+            return None;
+        }
         if let State::Live(_, token) = &mut self.state {
             *token = sent.token;
         }
@@ -426,8 +487,11 @@ fn known_cursor(hub: &Hub, start: &Start) -> Option<Located> {
     let bounds = hub.log.bounds();
     match start {
         Start::Cursor(cursor) if cursor.epoch == bounds.epoch && cursor.position <= bounds.head => {
-            let place = Place::at(cursor.position);
-            Some(Located { place, gap: None })
+            Some(Located {
+                place: Place::at(cursor.position),
+                gap: None,
+                epoch: cursor.epoch,
+            })
         }
         _ => None,
     }
@@ -485,6 +549,7 @@ where
     loop {
         match ask().await {
             Ok(answer) => return Some(answer),
+            Err(ReadError::Behind) => return None,
             Err(_) if hub.is_stopped() => return None,
             Err(error) => tracing::debug!(%error, "a read is tried again"),
         }

@@ -56,6 +56,14 @@ pub(super) fn append_problem(error: AppendError) -> Problem {
             &problem::UNAVAILABLE,
             "the log is not available; nothing was stored",
         ),
+        AppendError::TimedOut => (
+            &problem::OUTCOME_PENDING,
+            "the journal did not answer in time; the same idempotency key settles whether the events are stored",
+        ),
+        AppendError::TooLarge(_) | AppendError::TooMany(_) => {
+            let detail = format!("{error}; nothing was stored");
+            return Problem::new(&problem::TOO_LARGE, detail);
+        }
     };
     Problem::new(kind, detail)
 }

@@ -59,7 +59,7 @@ kinds! {
     URI_TOO_LONG = URI_TOO_LONG "uri-too-long" "the request's path and query are too long"
         "They may have 65,534 bytes. A stream of very many topics does with fewer bytes if they have a pattern in common.";
     TOO_LARGE = PAYLOAD_TOO_LARGE "too-large" "more than the hub takes"
-        "An event's data is at most `publish.event_bytes_max`, a body with a JSON object or array `publish.batch_bytes_max` with at most `publish.batch_events_max` events. Nothing of the request was published.";
+        "An event's data is at most `publish.event_bytes_max`, a body with a JSON object or array `publish.batch_bytes_max` with at most `publish.batch_events_max` events. Nothing of the request was published. In a cluster the broker has a bound of its own, which the detail names.";
     MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE "media-type-unsupported" "the body has a type that the path does not take"
         "POST /publish takes application/json and application/x-ndjson. POST /topics/{topic} takes any type. Neither takes a Content-Encoding.";
     HOST = MISDIRECTED_REQUEST "host-refused" "the hub is not that host"
@@ -74,6 +74,8 @@ kinds! {
         "The disk is full. The events were certainly not stored; publishing works again as soon as there is room.";
     UNKNOWN_OUTCOME = SERVICE_UNAVAILABLE "outcome-unknown" "it is unknown whether the events were stored"
         "Writing to the log failed at a point where both may be true. Publish again with the same idempotency key: it settles to exactly one event.";
+    OUTCOME_PENDING = GATEWAY_TIMEOUT "outcome-pending" "the journal did not show in time whether the events are stored"
+        "The events were handed to the cluster's broker, and may be stored now, later or never. Publish again with the same idempotency key: it settles to exactly one event.";
     UNAVAILABLE = SERVICE_UNAVAILABLE "log-unavailable" "the log is not available"
         "The events were certainly not stored. Try again after the Retry-After time.";
     OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "the hub has too many connections"

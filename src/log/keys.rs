@@ -41,6 +41,17 @@ pub(crate) struct Known {
     pub(crate) digest: Digest,
 }
 
+impl Known {
+    /// What becomes of a draft with the same key.
+    pub(crate) fn outcome(&self, draft: &Draft, epoch: u64) -> Outcome {
+        let position = self.position;
+        match self.digest == Digest::of(draft) {
+            true => Outcome::Duplicate(Cursor { epoch, position }),
+            false => Outcome::Conflict,
+        }
+    }
+}
+
 /// Keys that a commit is about to add.
 pub(crate) type NewKeys = HashMap<(Topic, IdempotencyKey), Known>;
 
@@ -50,25 +61,37 @@ pub(crate) struct Plan {
     pub(crate) outcomes: Vec<Outcome>,
     /// Whether nothing may be stored, because one conflict keeps out all.
     pub(crate) refused: bool,
+    /// The position of the last one that is to be stored.
+    pub(crate) head: Option<u64>,
+}
+
+/// How the drafts of a batch are numbered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Positions {
+    /// Those that are stored, one after the other, from the one after this on.
+    After(u64),
+    /// All, whether stored or not, from this on.
+    From(u64),
 }
 
 /// Decides the outcome of each draft, without changing anything stored.
 ///
-/// Positions count up from `head`, which moves on with them; the keys to be added go to `new`. Both stay as
-/// they are if the batch is refused or `known` fails. `known` looks a key up in what is stored.
+/// The keys to be added go to `new`, which stays as it is if the batch is refused or `known` fails. `known` looks a key
+/// up in what is stored.
 pub(crate) fn plan<E>(
     batch: &Batch,
     epoch: u64,
-    head: &mut u64,
+    positions: Positions,
     new: &mut NewKeys,
     mut known: impl FnMut(&Topic, &IdempotencyKey) -> Result<Option<Known>, E>,
 ) -> Result<Plan, E> {
     let at = |position| Cursor { epoch, position };
-    let mut next = *head;
+    let mut stored = 0;
+    let mut head = None;
     let mut own = NewKeys::new();
     let mut outcomes = Vec::with_capacity(batch.drafts.len());
     let mut refused = false;
-    for draft in &batch.drafts {
+    for (index, draft) in batch.drafts.iter().enumerate() {
         let mut digest = None;
         if let Some(key) = &draft.key {
             let content = Digest::of(draft);
@@ -89,18 +112,25 @@ pub(crate) fn plan<E>(
             }
             digest = Some((name, content));
         }
-        next += 1;
-        outcomes.push(Outcome::Stored(at(next)));
+        stored += 1;
+        let position = match positions {
+            Positions::After(head) => head + stored,
+            Positions::From(first) => first + index as u64,
+        };
+        head = Some(position);
+        outcomes.push(Outcome::Stored(at(position)));
         if let Some((name, digest)) = digest {
-            let position = next;
             own.insert(name, Known { position, digest });
         }
     }
     if !refused {
-        *head = next;
         new.extend(own);
     }
-    Ok(Plan { outcomes, refused })
+    Ok(Plan {
+        outcomes,
+        refused,
+        head: head.filter(|_| !refused),
+    })
 }
 
 #[cfg(test)]

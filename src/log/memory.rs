@@ -4,16 +4,18 @@
 //! by age at most once a second (of its clock) with whatever is asked next.
 
 use super::{
-    AppendError, Batch, Bounds, BoxFuture, EventLog, Located, LogOptions, Loss, Outcome, Page,
-    PageGap, PageLimits, Place, ReadError, Start, StartGap, TAIL_GROUPS, Tail,
-    keys::{self, Digest, Known, NewKeys},
+    AppendError, Batch, Bounds, BoxFuture, EventLog, Group, Located, LogOptions, Loss, Outcome,
+    Page, PageGap, PageLimits, Place, ReadError, Start, StartGap, TAIL_GROUPS, Tail,
+    keys::{self, Digest, Known, NewKeys, Plan, Positions},
     removal::{self, Removed},
+    replica::{self, Ancestor, Apply, Change, ReplicaLog},
 };
 use crate::{
     cursor::Cursor,
     event::{Event, IdempotencyKey},
     topic::{Filter, Topic},
 };
+use bytes::Bytes;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     convert::Infallible,
@@ -56,9 +58,18 @@ struct State {
     keys: HashMap<(Topic, IdempotencyKey), (u64, Known)>,
     /// Oldest first.
     keys_by_age: VecDeque<(Topic, IdempotencyKey)>,
-    tails: Vec<mpsc::Sender<Arc<[Arc<Event>]>>>,
+    tails: Vec<mpsc::Sender<Group>>,
     swept_ms: u64,
     closed: bool,
+    replica: Replica,
+}
+
+/// What a replica has beside.
+#[derive(Default)]
+struct Replica {
+    state: Option<Bytes>,
+    marks: BTreeMap<u64, u64>,
+    ancestors: Vec<Ancestor>,
 }
 
 #[derive(Default)]
@@ -81,6 +92,14 @@ impl MemoryLog {
                 ..State::default()
             }),
         }
+    }
+
+    /// An empty log that is to be a replica: without an epoch until it is given one.
+    #[must_use]
+    pub fn replica(options: LogOptions) -> Self {
+        let log = Self::new(options);
+        log.lock().epoch = 0;
+        log
     }
 
     /// Runs retention to completion, as it would run by itself within a second.
@@ -107,13 +126,23 @@ impl MemoryLog {
     }
 
     async fn append(&self, batch: Batch) -> Result<Vec<Outcome>, AppendError> {
+        self.change(1, |state| state.append(batch, &self.options))
+            .await
+    }
+
+    /// Changes the state once each tail has room for what comes of it.
+    async fn change<T>(
+        &self,
+        groups: usize,
+        change: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, AppendError> {
         let _turn = self.turn.lock().await;
         // Room in each tail first: after the commit nothing may wait, since this future may be dropped.
         let tails = self.lock().tails.clone();
         for tail in tails {
             tokio::select! {
                 // Closed is room enough.
-                _ = tail.reserve() => {}
+                _ = tail.reserve_many(groups) => {}
                 () = self.closing.cancelled() => return Err(AppendError::Unavailable),
             }
         }
@@ -121,7 +150,7 @@ impl MemoryLog {
         if state.closed {
             return Err(AppendError::Unavailable);
         }
-        Ok(state.append(batch, &self.options))
+        Ok(change(&mut state))
     }
 }
 
@@ -132,18 +161,37 @@ impl State {
 
     fn append(&mut self, batch: Batch, options: &LogOptions) -> Vec<Outcome> {
         let now = self.now(options);
-        let (mut head, mut new) = (self.head, NewKeys::new());
-        let plan = keys::plan(&batch, self.epoch, &mut head, &mut new, |topic, key| {
-            let name = (topic.clone(), key.clone());
-            let known = self.keys.get(&name);
-            let known = known.filter(|(time, _)| now - time < options.key_age_max_ms);
+        let plan = self.plan(&batch, Positions::After(self.head), |time, _| {
+            now - time < options.key_age_max_ms
+        });
+        let (outcomes, group) = self.store(batch, plan, now);
+        self.retain(&group, options, now);
+        self.send(group);
+        outcomes
+    }
+
+    fn plan(
+        &self,
+        batch: &Batch,
+        positions: Positions,
+        counts: impl Fn(u64, &Known) -> bool,
+    ) -> Plan {
+        let mut new = NewKeys::new();
+        let plan = keys::plan(batch, self.epoch, positions, &mut new, |topic, key| {
+            let known = self.keys.get(&(topic.clone(), key.clone()));
+            let known = known.filter(|(time, known)| counts(*time, known));
             Ok::<_, Infallible>(known.map(|(_, known)| *known))
         });
         let Ok(plan) = plan;
-        if plan.refused {
-            return plan.outcomes;
-        }
+        plan
+    }
+
+    /// Stores what of the batch is planned to be. Gives what that is.
+    fn store(&mut self, batch: Batch, plan: Plan, now: u64) -> (Vec<Outcome>, Vec<Arc<Event>>) {
         let mut group = Vec::with_capacity(batch.drafts.len());
+        let Some(head) = plan.head else {
+            return (plan.outcomes, group);
+        };
         for (draft, outcome) in batch.drafts.into_iter().zip(&plan.outcomes) {
             if let Outcome::Stored(cursor) = outcome {
                 if let Some(key) = &draft.key {
@@ -156,20 +204,132 @@ impl State {
                 group.push(Arc::new(Event::from_draft(draft, *cursor, now)));
             }
         }
-        if group.is_empty() {
-            return plan.outcomes;
-        }
         self.head = head;
         self.time_ms = now;
         for event in &group {
             self.keep(Arc::clone(event));
         }
-        self.retain(&group, options, now);
-        let group: Arc<[_]> = group.into();
-        // Not full: see `MemoryLog::append`. A tail that came meanwhile is empty.
+        (plan.outcomes, group)
+    }
+
+    fn shared_with(&self, epoch: u64) -> Option<u64> {
+        match epoch == self.epoch {
+            true => Some(u64::MAX),
+            false => replica::shared_with(&self.replica.ancestors, epoch),
+        }
+    }
+
+    fn send(&mut self, group: Vec<Arc<Event>>) {
+        if !group.is_empty() {
+            self.send_group(&group.into());
+        }
+    }
+
+    fn send_group(&mut self, group: &Group) {
+        // Not full: see `MemoryLog::change`. A tail that came meanwhile is empty.
         self.tails
-            .retain(|tail| tail.try_send(Arc::clone(&group)).is_ok());
-        plan.outcomes
+            .retain(|tail| tail.try_send(group.clone()).is_ok());
+    }
+
+    fn apply(&mut self, apply: &Apply, options: &LogOptions) -> Vec<Vec<Outcome>> {
+        let (mut outcomes, mut group) = (Vec::new(), Vec::new());
+        for change in &apply.changes {
+            match change {
+                Change::Store(store) => {
+                    let time_ms = store.time_ms.max(self.time_ms);
+                    let positions = Positions::From(store.position);
+                    let plan = self.plan(&store.batch, positions, |_, known| {
+                        known.position > store.looked
+                    });
+                    let (outcome, stored) = self.store(store.batch.clone(), plan, time_ms);
+                    outcomes.push(outcome);
+                    group.extend(stored);
+                }
+                Change::Epoch {
+                    epoch,
+                    ended_began_at,
+                    to,
+                    mark,
+                } => {
+                    self.send(std::mem::take(&mut group));
+                    self.begin_epoch(*epoch, *ended_began_at, *to, *mark);
+                    self.send_group(&Group::cut(*epoch, self.head));
+                }
+                Change::Begin {
+                    at,
+                    time_ms,
+                    epoch,
+                    ancestors,
+                } => {
+                    self.send(std::mem::take(&mut group));
+                    self.begin(*at, *time_ms, *epoch, ancestors.clone());
+                    self.send_group(&Group::cut(*epoch, *at));
+                }
+            }
+        }
+        self.replica.state = Some(apply.state.clone());
+        self.replica.marks.extend(apply.marks.iter().copied());
+        while self.replica.marks.len() > replica::MARKS_MAX {
+            self.replica.marks.pop_first();
+        }
+        let now = self.now(options);
+        self.retain(&group, options, now);
+        self.send(group);
+        outcomes
+    }
+
+    fn begin_epoch(&mut self, epoch: u64, ended_began_at: u64, to: u64, mark: u64) {
+        if self.epoch != 0 {
+            let ended = Ancestor {
+                epoch: self.epoch,
+                began_at: ended_began_at,
+                shared_to: to,
+            };
+            replica::end_epoch(&mut self.replica.ancestors, ended);
+        }
+        self.epoch = epoch;
+        let dropped = self.events.split_off(&(to + 1));
+        for event in dropped.values() {
+            let cost = removal::cost_of(event);
+            self.bytes -= cost;
+            if let Some(topic) = self.topics.get_mut(&event.topic) {
+                topic.bytes -= cost;
+                topic.positions.pop_back();
+            }
+        }
+        self.keys.retain(|_, (_, known)| known.position <= to);
+        let keys = &self.keys;
+        self.keys_by_age.retain(|name| keys.contains_key(name));
+        for topic in self.topics.values_mut() {
+            topic.removed.to = topic.removed.to.min(to);
+        }
+        self.forgotten.to = self.forgotten.to.min(to);
+        self.removed_to = self.removed_to.min(to);
+        self.head = self.head.min(to);
+        self.replica.marks.split_off(&(mark + 1));
+    }
+
+    fn begin(&mut self, at: u64, time_ms: u64, epoch: u64, ancestors: Vec<Ancestor>) {
+        let removal = self.removal + 1;
+        let time_ms = time_ms.max(self.time_ms);
+        *self = Self {
+            epoch,
+            head: at,
+            time_ms,
+            removal,
+            removed_to: at,
+            forgotten: Removed {
+                to: at,
+                time_ms,
+                removal,
+            },
+            tails: std::mem::take(&mut self.tails),
+            replica: Replica {
+                ancestors,
+                ..Replica::default()
+            },
+            ..Self::default()
+        };
     }
 
     fn keep(&mut self, event: Arc<Event>) {
@@ -316,6 +476,7 @@ impl State {
             },
             at_head: true,
             removed_to: self.removed_to,
+            epoch: self.epoch,
         };
         let (mut at, mut bytes) = (place.position, 0);
         for (looked, (&position, event)) in self.events.range(at + 1..).enumerate() {
@@ -343,6 +504,7 @@ impl State {
                 removal: self.removal,
             },
             gap,
+            epoch: self.epoch,
         };
         let told_by_page = |position| Located {
             place: Place {
@@ -350,15 +512,20 @@ impl State {
                 removal: 0,
             },
             gap: None,
+            epoch: self.epoch,
         };
         let mut matching = self.events.values().filter(|e| filter.matches(&e.topic));
         let before =
             |first: Option<&Arc<Event>>| first.map_or(self.head, |e| e.cursor.position - 1);
         match start {
-            Start::Cursor(c) if c.epoch == self.epoch && c.position <= self.head => {
-                told_by_page(c.position)
-            }
-            Start::Cursor(_) => now(before(matching.next()), Some(StartGap::Epoch)),
+            Start::Cursor(c) => match self.shared_with(c.epoch) {
+                Some(to) if c.position <= to.min(self.head) => told_by_page(c.position),
+                Some(to) if c.epoch != self.epoch => Located {
+                    gap: Some(StartGap::Epoch),
+                    ..told_by_page(to.min(self.head))
+                },
+                _ => now(before(matching.next()), Some(StartGap::Epoch)),
+            },
             Start::OwnId(id) => {
                 let found = matching.clone().find(|e| e.own_id.as_ref() == Some(&id));
                 match found {
@@ -440,6 +607,7 @@ impl EventLog for MemoryLog {
             state.tails.push(sender);
         }
         Tail {
+            epoch: state.epoch,
             from: state.head,
             groups,
         }
@@ -454,6 +622,10 @@ impl EventLog for MemoryLog {
         }
     }
 
+    fn shared_with(&self, epoch: u64) -> Option<u64> {
+        self.lock().shared_with(epoch)
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.closing.cancel();
@@ -461,5 +633,52 @@ impl EventLog for MemoryLog {
             state.closed = true;
             state.tails.clear();
         })
+    }
+}
+
+impl ReplicaLog for MemoryLog {
+    fn apply(&self, apply: Arc<Apply>) -> BoxFuture<'_, Result<Vec<Vec<Outcome>>, AppendError>> {
+        let cuts = apply
+            .changes
+            .iter()
+            .filter(|change| !matches!(change, Change::Store(_)));
+        // Before each cut, and behind the last, events may come.
+        let groups = 2 * cuts.count() + 1;
+        Box::pin(self.change(groups, move |state| state.apply(&apply, &self.options)))
+    }
+
+    fn state(&self) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
+        Box::pin(async move { Ok(self.lock().replica.state.clone()) })
+    }
+
+    fn known(
+        &self,
+        batch: Batch,
+    ) -> BoxFuture<'_, Result<(Batch, Vec<Option<Outcome>>), ReadError>> {
+        Box::pin(async move {
+            let state = self.fresh()?;
+            let now = state.now(&self.options);
+            let known = batch.drafts.iter().map(|draft| {
+                let key = draft.key.as_ref()?;
+                let (time, known) = state.keys.get(&(draft.topic.clone(), key.clone()))?;
+                let counts = now - time < self.options.key_age_max_ms;
+                counts.then(|| known.outcome(draft, state.epoch))
+            });
+            let known = known.collect();
+            drop(state);
+            Ok((batch, known))
+        })
+    }
+
+    fn mark(&self, at_most: u64) -> BoxFuture<'_, Result<Option<(u64, u64)>, ReadError>> {
+        Box::pin(async move {
+            let state = self.lock();
+            let mark = state.replica.marks.range(..=at_most).next_back();
+            Ok(mark.map(|(place, mark)| (*place, *mark)))
+        })
+    }
+
+    fn ancestors(&self) -> Vec<Ancestor> {
+        self.lock().replica.ancestors.clone()
     }
 }

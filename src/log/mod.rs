@@ -6,6 +6,7 @@
 mod keys;
 pub mod memory;
 mod removal;
+pub mod replica;
 pub mod retention;
 pub mod sqlite;
 
@@ -14,7 +15,7 @@ use crate::{
     event::{Draft, Event, OwnId},
     topic::Filter,
 };
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, ops::Deref, pin::Pin, sync::Arc};
 
 /// A future of the [`EventLog`], boxed so that engines can stand behind one pointer.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -87,6 +88,11 @@ pub trait EventLog: Send + Sync + 'static {
         filter: &'a Arc<Filter>,
     ) -> BoxFuture<'a, Result<Option<Cursor>, ReadError>>;
 
+    /// Whether other nodes append to it too, so that a position beyond its head may be one that it has still to get.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Every event committed after [`Tail::from`], in order, each once.
     ///
     /// The tail is bounded: one that is not read stalls appends, one that is dropped is forgotten. It ends
@@ -96,12 +102,18 @@ pub trait EventLog: Send + Sync + 'static {
     /// The log's epoch and newest committed event. Costs nothing.
     fn bounds(&self) -> Bounds;
 
+    /// The position up to which cursors of that epoch are good in the present one: all of them if it is that, `None` if
+    /// they share nothing. Costs nothing.
+    fn shared_with(&self, epoch: u64) -> Option<u64> {
+        (epoch == self.bounds().epoch).then_some(u64::MAX)
+    }
+
     /// Finishes what was appended and closes the files. Later appends are refused.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Drafts to append together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// In the order in which they are to be stored.
     pub drafts: Vec<Draft>,
@@ -133,6 +145,15 @@ pub enum AppendError {
     /// Certainly not stored: the log is closed, or could not be opened again yet.
     #[error("the log is not available")]
     Unavailable,
+    /// Handed to the journal, which did not show in time whether it is stored. The same key settles it.
+    #[error("the journal did not show in time whether the events are stored")]
+    TimedOut,
+    /// Certainly not stored: together the events are larger than the journal takes, which is so many bytes.
+    #[error("the journal takes at most {0} bytes at once")]
+    TooLarge(usize),
+    /// Certainly not stored: more events at once than an entry of the journal has room for.
+    #[error("the journal takes at most {0} events at once")]
+    TooMany(usize),
 }
 
 /// Why a read gave nothing.
@@ -141,6 +162,9 @@ pub enum ReadError {
     /// The engine did not answer. Nothing was lost by it; try again.
     #[error("the log did not answer")]
     Unavailable,
+    /// This node cannot find out in time whether it only lacks what others have: the reader is to come back.
+    #[error("the log is behind that of other nodes")]
+    Behind,
 }
 
 /// How far a reader has come: all up to `position` is dealt with, and of removals, those up to `removal`.
@@ -191,6 +215,8 @@ pub struct Page {
     pub at_head: bool,
     /// All that was ever removed by then lies at or before this position.
     pub removed_to: u64,
+    /// The epoch that all of this belongs to.
+    pub epoch: u64,
 }
 
 /// Events that a reader wanted and cannot have.
@@ -234,12 +260,15 @@ pub struct Located {
     /// What the start itself shows to be missing. (A cursor's expired events are the first page's
     /// [`Page::gap`].)
     pub gap: Option<StartGap>,
+    /// The epoch that the place belongs to.
+    pub epoch: u64,
 }
 
 /// What a start shows to be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartGap {
-    /// A cursor of another epoch, or beyond the head. The place is before the oldest kept event that matches.
+    /// A cursor beyond what its epoch and the present one share, or beyond the head. The place is where they part; if
+    /// they share nothing, before the oldest kept event that matches.
     Epoch,
     /// An own id that no kept event within the filter has. The place is before the oldest kept event that matches.
     Unknown,
@@ -260,10 +289,47 @@ pub struct Bounds {
 
 /// Committed events as they come: see [`EventLog::tail`].
 pub struct Tail {
+    /// The epoch at its beginning.
+    pub epoch: u64,
     /// All events after this position come.
     pub from: u64,
-    /// Groups of events, each never empty.
-    pub groups: tokio::sync::mpsc::Receiver<Arc<[Arc<Event>]>>,
+    /// Groups of events, each never empty, and cuts between them.
+    pub groups: tokio::sync::mpsc::Receiver<Group>,
+}
+
+/// Events that were committed together; or, without any, a *cut*.
+#[derive(Clone, Debug)]
+pub struct Group {
+    events: Arc<[Arc<Event>]>,
+    /// What came before may be gone, or may have been followed by something that never comes: who tails has to look at
+    /// the log again. It ends here now, and what comes next is beyond it.
+    pub cut: Option<Cursor>,
+}
+
+impl Group {
+    pub(crate) fn cut(epoch: u64, position: u64) -> Self {
+        Self {
+            events: Arc::new([]),
+            cut: Some(Cursor { epoch, position }),
+        }
+    }
+}
+
+impl From<Vec<Arc<Event>>> for Group {
+    fn from(events: Vec<Arc<Event>>) -> Self {
+        Self {
+            events: events.into(),
+            cut: None,
+        }
+    }
+}
+
+impl Deref for Group {
+    type Target = [Arc<Event>];
+
+    fn deref(&self) -> &[Arc<Event>] {
+        &self.events
+    }
 }
 
 /// Groups that a [`Tail`] holds before appends wait for it.

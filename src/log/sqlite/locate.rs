@@ -3,13 +3,14 @@
 use super::{
     page::LOOK_MAX,
     reader::{Reader, Snapshot},
+    replica,
     schema::{self, Meta},
     select::{MERGE_MAX, Match, Matches, Merge, lost, topics_of},
 };
 use crate::{
     cursor::Cursor,
     event::OwnId,
-    log::{Located, Place, Start, StartGap, removal::Removed},
+    log::{Located, Place, Start, StartGap, removal::Removed, replica::shared_with},
     topic::Filter,
 };
 use rusqlite::{Connection, OptionalExtension as _, Params};
@@ -79,7 +80,7 @@ impl Search {
             matches: Matches::new(filter, names),
         };
         match search {
-            Self::OwnId { id, after, head } => look.own_id(id, after, head),
+            Self::OwnId { id, after, head } => look.own_id(id, after, head, &meta),
             Self::Oldest { after, head, tell } => {
                 let first = match look.oldest(after)? {
                     Continue(after) if after < head => {
@@ -108,7 +109,17 @@ impl Search {
             Start::Cursor(Cursor { epoch, position })
                 if epoch == meta.epoch && position <= meta.head =>
             {
-                Break(told_by_page(position))
+                Break(told_by_page(position, meta))
+            }
+            Start::Cursor(Cursor { epoch, position }) if epoch != meta.epoch => {
+                match shared_with(&replica::ancestors(conn)?, epoch) {
+                    Some(to) if position <= to => Break(told_by_page(position, meta)),
+                    Some(to) => Break(Located {
+                        gap: Some(StartGap::Epoch),
+                        ..told_by_page(to.min(head), meta)
+                    }),
+                    None => oldest(0, Tell::Gap(StartGap::Epoch)),
+                }
             }
             Start::Cursor(_) => oldest(0, Tell::Gap(StartGap::Epoch)),
             Start::OwnId(id) => Continue(Self::OwnId { id, after: 0, head }),
@@ -151,17 +162,19 @@ fn at(position: u64, meta: &Meta, gap: Option<StartGap>) -> Located {
             removal: meta.removal,
         },
         gap,
+        epoch: meta.epoch,
     }
 }
 
 /// A start whose first page tells of all that was ever removed beyond it.
-fn told_by_page(position: u64) -> Located {
+fn told_by_page(position: u64, meta: &Meta) -> Located {
     Located {
         place: Place {
             position,
             removal: 0,
         },
         gap: None,
+        epoch: meta.epoch,
     }
 }
 
@@ -178,6 +191,7 @@ impl Look<'_> {
         id: OwnId,
         mut after: u64,
         head: u64,
+        meta: &Meta,
     ) -> rusqlite::Result<ControlFlow<Located, Search>> {
         let sql = "SELECT position, topic FROM events INDEXED BY events_own_id
             WHERE own_id = ?3 AND position > ?1 ORDER BY position LIMIT ?2";
@@ -189,7 +203,7 @@ impl Look<'_> {
         });
         let more = undamaged(walked, after)?.unwrap_or(false);
         Ok(match found {
-            Some(position) => Break(told_by_page(position)),
+            Some(position) => Break(told_by_page(position, meta)),
             None if more && after < head => Continue(Search::OwnId { id, after, head }),
             None => Continue(Search::Oldest {
                 after: 0,

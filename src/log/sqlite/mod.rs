@@ -3,7 +3,7 @@
 //! In reading order: `open` is the way in, past `lock`, which keeps others out; `schema` the file; `row` one event in
 //! it; `store` the writer's transactions with `topics`, what it remembers, `retain`, what it removes, and `size`, what
 //! it takes; `writer` the thread around it, with `room`, how it stays within bounds, and `answer`, how it answers;
-//! `checkpoint` the thread beside it. `reserve` is room kept for when the disk is full. `reader` lends connections;
+//! `replica` is what it does in a cluster; `checkpoint` the thread beside it. `reserve` is room kept for when the disk is full. `reader` lends connections;
 //! `select`, `page` and `locate` are what they are lent for.
 
 mod answer;
@@ -15,6 +15,7 @@ mod lock;
 mod open;
 mod page;
 mod reader;
+mod replica;
 mod reserve;
 mod retain;
 mod room;
@@ -30,10 +31,12 @@ mod wait;
 mod writer;
 
 use super::{
-    AppendError, Batch, Bounds, BoxFuture, EventLog, Located, LogOptions, Outcome, Page,
+    AppendError, Batch, Bounds, BoxFuture, EventLog, Group, Located, LogOptions, Outcome, Page,
     PageLimits, Place, ReadError, Start, TAIL_GROUPS, Tail, removal,
+    replica::{Ancestor, Apply, ReplicaLog, shared_with},
 };
 use crate::{cursor::Cursor, event::Event, topic::Filter};
+use bytes::Bytes;
 use checkpoint::Checkpointer;
 use locate::Search;
 pub use open::{OpenError, new_epoch};
@@ -78,6 +81,8 @@ pub enum Durability {
     /// A crash of the process. After a crash of the machine the log begins a new epoch, since events that
     /// were acknowledged may be lost.
     Os,
+    /// As [`Durability::Os`], in the replica of a journal: what a crash of the machine loses comes again from there.
+    Replica,
 }
 
 /// An [`EventLog`] in a SQLite file.
@@ -96,7 +101,6 @@ struct Shared {
     path: PathBuf,
     durability: Durability,
     options: LogOptions,
-    epoch: u64,
     group_bytes_max: usize,
     wal_bytes_max: u64,
     live: Mutex<Live>,
@@ -107,13 +111,15 @@ struct Shared {
 
 /// The end of the log, and those who follow it.
 struct Live {
+    epoch: u64,
+    ancestors: Vec<Ancestor>,
     head: u64,
     removed_to: u64,
     tails: Vec<TailSender>,
     closed: bool,
 }
 
-type TailSender = mpsc::Sender<Arc<[Arc<Event>]>>;
+type TailSender = mpsc::Sender<Group>;
 
 impl SqliteLog {
     /// Opens the log in `dir`, making both if they are not there. Blocks.
@@ -140,11 +146,12 @@ impl SqliteLog {
         let shared = Arc::new(Shared {
             readers: Arc::new(Readers::new(path.clone())),
             durability,
-            epoch: store.facts.meta.epoch,
             group_bytes_max: usize::try_from(GROUP_BYTES_MAX.min(wal_bytes_max / 2))
                 .unwrap_or(usize::MAX),
             wal_bytes_max,
             live: Mutex::new(Live {
+                epoch: store.facts.meta.epoch,
+                ancestors: replica::ancestors(&store.conn).map_err(failed)?,
                 head: store.facts.meta.head,
                 removed_to: store.facts.meta.removed_to,
                 tails: Vec::new(),
@@ -255,16 +262,38 @@ impl Shared {
         live.tails.clone()
     }
 
+    /// Takes over what a replica's file says of itself, and what it says of its epochs if that was `cut`; gives the
+    /// tails.
+    fn follow(&self, store: &Store, cut: bool) -> Vec<TailSender> {
+        let ancestors = cut.then(|| replica::ancestors(&store.conn));
+        let mut live = self.live();
+        let meta = &store.facts.meta;
+        (live.epoch, live.head, live.removed_to) = (meta.epoch, meta.head, meta.removed_to);
+        match ancestors {
+            Some(Ok(ancestors)) => live.ancestors = ancestors,
+            Some(Err(error)) => {
+                // Their cursors are taken for unknown ones.
+                tracing::error!(%error, "the epochs that ended could not be read");
+                live.ancestors.clear();
+            }
+            None => {}
+        }
+        live.tails.retain(|tail| !tail.is_closed());
+        live.tails.clone()
+    }
+
     /// Something was removed, up to there.
     fn removed(&self, to: u64) {
         self.live().removed_to = to;
     }
 
     fn send(&self, tails: &[TailSender], events: Vec<Arc<Event>>) {
-        if events.is_empty() {
-            return;
+        if !events.is_empty() {
+            self.send_group(tails, &events.into());
         }
-        let group: Arc<[_]> = events.into();
+    }
+
+    fn send_group(&self, tails: &[TailSender], group: &Group) {
         for tail in tails {
             let send = async {
                 tokio::select! {
@@ -274,7 +303,7 @@ impl Shared {
                 }
             };
             match wait::block_on(send) {
-                Some(room) => room.send(Arc::clone(&group)),
+                Some(room) => room.send(group.clone()),
                 // It is gone, or full while the log closes: it ends before this group.
                 None => self.live().tails.retain(|other| !other.same_channel(tail)),
             }
@@ -308,8 +337,9 @@ impl EventLog for SqliteLog {
         filter: &'a Arc<Filter>,
         limits: PageLimits,
     ) -> BoxFuture<'a, Result<Page, ReadError>> {
-        let (filter, head) = (Arc::clone(filter), self.shared.live().head);
-        let read = move |reader: &mut _| page::read(reader, place, &filter, limits, head);
+        let filter = Arc::clone(filter);
+        let Bounds { epoch, head, .. } = self.bounds();
+        let read = move |reader: &mut _| page::read(reader, place, &filter, limits, (epoch, head));
         Box::pin(self.shared.readers.run(read))
     }
 
@@ -327,7 +357,7 @@ impl EventLog for SqliteLog {
         &'a self,
         filter: &'a Arc<Filter>,
     ) -> BoxFuture<'a, Result<Option<Cursor>, ReadError>> {
-        let (filter, epoch) = (Arc::clone(filter), self.shared.epoch);
+        let (filter, epoch) = (Arc::clone(filter), self.bounds().epoch);
         let step = move |after, reader: &mut _| locate::oldest(after, reader, &filter);
         Box::pin(async move {
             let oldest = self.shared.readers.run_steps(0, step).await?;
@@ -342,6 +372,7 @@ impl EventLog for SqliteLog {
             live.tails.push(sender);
         }
         Tail {
+            epoch: live.epoch,
             from: live.head,
             groups,
         }
@@ -350,9 +381,17 @@ impl EventLog for SqliteLog {
     fn bounds(&self) -> Bounds {
         let live = self.shared.live();
         Bounds {
-            epoch: self.shared.epoch,
+            epoch: live.epoch,
             head: live.head,
             removed_to: live.removed_to,
+        }
+    }
+
+    fn shared_with(&self, epoch: u64) -> Option<u64> {
+        let live = self.shared.live();
+        match epoch == live.epoch {
+            true => Some(u64::MAX),
+            false => shared_with(&live.ancestors, epoch),
         }
     }
 
@@ -365,5 +404,41 @@ impl EventLog for SqliteLog {
                 let _ = done.await;
             }
         })
+    }
+}
+
+impl ReplicaLog for SqliteLog {
+    fn apply(&self, apply: Arc<Apply>) -> BoxFuture<'_, Result<Vec<Vec<Outcome>>, AppendError>> {
+        Box::pin(async move {
+            let (reply, applied) = oneshot::channel();
+            let sent = self.requests.try_send(Request::Apply(apply, reply));
+            sent.map_err(|_| AppendError::Unavailable)?;
+            applied.await.unwrap_or(Err(AppendError::Unavailable))
+        })
+    }
+
+    fn state(&self) -> BoxFuture<'_, Result<Option<Bytes>, ReadError>> {
+        let read = |reader: &mut reader::Reader| replica::state(reader.split().0);
+        Box::pin(self.shared.readers.run(read))
+    }
+
+    fn known(
+        &self,
+        batch: Batch,
+    ) -> BoxFuture<'_, Result<(Batch, Vec<Option<Outcome>>), ReadError>> {
+        let options = &self.shared.options;
+        let (epoch, now) = (self.bounds().epoch, options.clock.now_ms());
+        let age_max_ms = options.key_age_max_ms;
+        let read = move |reader: &mut _| replica::known(reader, batch, (epoch, now, age_max_ms));
+        Box::pin(self.shared.readers.run(read))
+    }
+
+    fn mark(&self, at_most: u64) -> BoxFuture<'_, Result<Option<(u64, u64)>, ReadError>> {
+        let read = move |reader: &mut reader::Reader| replica::mark(reader.split().0, at_most);
+        Box::pin(self.shared.readers.run(read))
+    }
+
+    fn ancestors(&self) -> Vec<Ancestor> {
+        self.shared.live().ancestors.clone()
     }
 }

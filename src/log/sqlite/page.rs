@@ -23,20 +23,20 @@ const TRIAL: u64 = 64;
 /// See [`Builder::few`].
 const FEW: usize = 8;
 
-/// See [`crate::log::EventLog::read_after`]. `head` is for when the file cannot say where it ends.
+/// See [`crate::log::EventLog::read_after`]. `epoch` and `head` are for when the file cannot say.
 pub(super) fn read(
     reader: &mut Reader,
     place: Place,
     filter: &Filter,
     limits: PageLimits,
-    head: u64,
+    (epoch, head): (u64, u64),
 ) -> rusqlite::Result<Page> {
     let (conn, names) = reader.split();
     let _snapshot = Snapshot::begin(conn)?;
     let mut matches = Matches::new(filter, names);
     // An index may be damaged and the rows whole: so a second try walks.
     for careful in [false, true] {
-        let mut page = Builder::new(place, careful);
+        let mut page = Builder::new(place, careful, epoch);
         let Err(error) = page.read(conn, place, filter, limits, &mut matches) else {
             return Ok(page.finish());
         };
@@ -71,6 +71,7 @@ struct Builder {
     at_head: bool,
     removed_to: u64,
     looked: u64,
+    epoch: u64,
     /// The number of the newest event of each topic: the next has to follow it.
     seqs: IdMap<u64>,
 }
@@ -91,8 +92,9 @@ impl PageGap {
 }
 
 impl Builder {
-    fn new(place: Place, careful: bool) -> Self {
+    fn new(place: Place, careful: bool, epoch: u64) -> Self {
         Self {
+            epoch,
             careful,
             few: false,
             gap: None,
@@ -119,6 +121,7 @@ impl Builder {
             },
             at_head: self.at_head,
             removed_to: self.removed_to,
+            epoch: self.epoch,
         }
     }
 
@@ -132,6 +135,7 @@ impl Builder {
     ) -> rusqlite::Result<()> {
         let meta = Meta::load(conn)?;
         self.removed_to = meta.removed_to;
+        self.epoch = meta.epoch;
         if meta.removed_to > place.position && meta.removal > place.removal {
             let beyond = lost(
                 conn,

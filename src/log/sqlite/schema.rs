@@ -205,7 +205,7 @@ fn prepare(conn: &Connection, version: i64, durability: Durability) -> rusqlite:
 fn synchronous(durability: Durability) -> &'static str {
     match durability {
         Durability::Sync => "FULL",
-        Durability::Os => "NORMAL",
+        Durability::Os | Durability::Replica => "NORMAL",
     }
 }
 
@@ -241,10 +241,14 @@ pub(super) fn start_run(conn: &Connection, durability: Durability) -> rusqlite::
         );
         conn.execute("UPDATE meta SET epoch = ?", [rand::random::<i64>()])?;
     }
+    // What a replica loses it gets again.
     conn.execute(
         "UPDATE meta SET sync = ?, clean = 0, boot = ?",
-        params![durability == Durability::Sync, boot],
+        params![durability != Durability::Os, boot],
     )?;
+    if durability == Durability::Replica {
+        super::replica::prepare(conn)?;
+    }
     conn.pragma_update(None, "synchronous", synchronous(durability))
 }
 

@@ -11,7 +11,7 @@ use crate::{
     event::{Event, IdempotencyKey},
     log::{
         Batch, LogOptions, Outcome,
-        keys::{self, Digest, Known, NewKeys},
+        keys::{self, Digest, Known, NewKeys, Positions},
     },
     topic::Topic,
 };
@@ -204,47 +204,63 @@ impl Store {
         &mut self,
         batches: impl Iterator<Item = &'a Batch>,
     ) -> rusqlite::Result<Appended> {
-        let now = self.now();
-        let (epoch, mut head) = (self.facts.meta.epoch, self.facts.meta.head);
+        let (now, age_max_ms) = (self.now(), self.options.key_age_max_ms);
+        let counts = |known: &KnownAt| now.saturating_sub(known.time_ms) < age_max_ms;
         let mut appended = Appended::default();
-        let mut rows = row::Insert::prepare(&self.conn)?;
         for batch in batches {
-            let mut new = NewKeys::new();
-            let plan = keys::plan(batch, epoch, &mut head, &mut new, |topic, key| {
-                known_key(&self.conn, topic, key, now, self.options.key_age_max_ms)
-            })?;
-            let drafts = match plan.refused {
-                true => &[],
-                false => &batch.drafts[..],
-            };
-            for (draft, outcome) in drafts.iter().zip(&plan.outcomes) {
-                let Outcome::Stored(cursor) = outcome else {
-                    continue;
-                };
-                let event = Event::from_draft(draft.clone(), *cursor, now);
-                let (id, state) =
-                    self.topics
-                        .open(&self.conn, &mut self.facts, &event.topic, &self.options)?;
-                let cost = rows.execute(&event, id, state.next_seq, state.end_bytes)?;
-                state.add(cost, now);
-                let limits = self.options.retention.limits_of(state.rule);
-                if state.over(&limits, now) && self.queued.insert(id) {
-                    self.due.push_back(id);
-                }
-                if let Some(key) = &draft.key {
-                    let known = new.get(&(event.topic.clone(), key.clone()));
-                    let digest = known.map_or_else(|| Digest::of(draft), |known| known.digest);
-                    keep_key(&self.conn, &mut self.facts, &event, key, digest)?;
-                }
-                appended.events.push(Arc::new(event));
-            }
-            appended.outcomes.push(plan.outcomes);
+            let positions = Positions::After(self.facts.meta.head);
+            self.store(batch, positions, now, counts, &mut appended)?;
         }
-        if head > self.facts.meta.head {
+        Ok(appended)
+    }
+
+    /// Stores what of the batch is to be stored: all but what the keys that count keep out. Within a transaction.
+    pub(super) fn store(
+        &mut self,
+        batch: &Batch,
+        positions: Positions,
+        now: u64,
+        counts: impl Fn(&KnownAt) -> bool,
+        appended: &mut Appended,
+    ) -> rusqlite::Result<()> {
+        let mut new = NewKeys::new();
+        let epoch = self.facts.meta.epoch;
+        let plan = keys::plan(batch, epoch, positions, &mut new, |topic, key| {
+            let known = known_key(&self.conn, topic, key)?.filter(&counts);
+            Ok::<_, rusqlite::Error>(known.map(|known| known.event))
+        })?;
+        let drafts = match plan.refused {
+            true => &[],
+            false => &batch.drafts[..],
+        };
+        let mut rows = row::Insert::prepare(&self.conn)?;
+        for (draft, outcome) in drafts.iter().zip(&plan.outcomes) {
+            let Outcome::Stored(cursor) = outcome else {
+                continue;
+            };
+            let event = Event::from_draft(draft.clone(), *cursor, now);
+            let (id, state) =
+                self.topics
+                    .open(&self.conn, &mut self.facts, &event.topic, &self.options)?;
+            let cost = rows.execute(&event, id, state.next_seq, state.end_bytes)?;
+            state.add(cost, now);
+            let limits = self.options.retention.limits_of(state.rule);
+            if state.over(&limits, now) && self.queued.insert(id) {
+                self.due.push_back(id);
+            }
+            if let Some(key) = &draft.key {
+                let known = new.get(&(event.topic.clone(), key.clone()));
+                let digest = known.map_or_else(|| Digest::of(draft), |known| known.digest);
+                keep_key(&self.conn, &mut self.facts, &event, key, digest)?;
+            }
+            appended.events.push(Arc::new(event));
+        }
+        if let Some(head) = plan.head {
             self.facts.meta.head = head;
             self.facts.meta.time_ms = now;
         }
-        Ok(appended)
+        appended.outcomes.push(plan.outcomes);
+        Ok(())
     }
 
     /// Removes some keys that are too old or too many; gives whether there may be more.
@@ -337,26 +353,28 @@ impl Store {
     }
 }
 
-fn known_key(
+/// What a key stands for, and since when.
+pub(super) struct KnownAt {
+    pub(super) event: Known,
+    pub(super) time_ms: u64,
+}
+
+/// What a key stands for, whatever its age.
+pub(super) fn known_key(
     conn: &Connection,
     topic: &Topic,
     key: &IdempotencyKey,
-    now: u64,
-    age_max_ms: u64,
-) -> rusqlite::Result<Option<Known>> {
-    let row = conn
-        .prepare_cached("SELECT position, time_ms, digest FROM keys WHERE name = ?")?
+) -> rusqlite::Result<Option<KnownAt>> {
+    conn.prepare_cached("SELECT position, time_ms, digest FROM keys WHERE name = ?")?
         .query_row([key_name(topic, key)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            let event = Known {
+                position: row.get(0)?,
+                digest: Digest(row.get(2)?),
+            };
+            let time_ms = row.get(1)?;
+            Ok(KnownAt { event, time_ms })
         })
-        .optional()?;
-    Ok(
-        row.and_then(|(position, time_ms, digest): (u64, u64, [u8; 16])| {
-            let kept = now.saturating_sub(time_ms) < age_max_ms;
-            let digest = Digest(digest);
-            kept.then_some(Known { position, digest })
-        }),
-    )
+        .optional()
 }
 
 fn keep_key(

@@ -3,15 +3,16 @@
 //! bound have their turn.
 
 use super::{
-    GROUP_EVENTS_MAX, Shared,
+    Durability, GROUP_EVENTS_MAX, Shared,
     answer::{Reply, answer},
     budget::Budget,
     checkpoint::Checkpointer,
     lock::DirLock,
+    replica::Applied,
     schema,
     store::{Appended, Failure, Store},
 };
-use crate::log::{AppendError, Batch};
+use crate::log::{AppendError, Batch, Group, Outcome, replica::Apply};
 use std::{
     sync::{
         Arc,
@@ -39,6 +40,11 @@ pub(super) struct Append {
 /// What the writer is asked to do.
 pub(super) enum Request {
     Append(Append),
+    /// Applies changes to a replica.
+    Apply(
+        Arc<Apply>,
+        oneshot::Sender<Result<Vec<Vec<Outcome>>, AppendError>>,
+    ),
     /// Runs retention to completion.
     Sweep(oneshot::Sender<()>),
     /// Ends the thread.
@@ -105,6 +111,7 @@ impl Writer {
                     let group = self.gather(first);
                     self.commit(group);
                 }
+                Ok(Request::Apply(apply, reply)) => self.apply(&apply, reply),
                 Ok(Request::Sweep(reply)) => {
                     self.sweep();
                     // Who asked may be gone.
@@ -241,6 +248,55 @@ impl Writer {
         self.shared.send(&tails, events);
     }
 
+    fn apply(
+        &mut self,
+        apply: &Apply,
+        reply: oneshot::Sender<Result<Vec<Vec<Outcome>>, AppendError>>,
+    ) {
+        // Who asked may be gone.
+        let fail = |reply: oneshot::Sender<_>, error| drop(reply.send(Err(error)));
+        let Some(store) = self.open_store() else {
+            return fail(reply, AppendError::Unavailable);
+        };
+        store.topics.shrink();
+        self.wait_for_room();
+        let Some(store) = &mut self.store else {
+            return fail(reply, AppendError::Unavailable);
+        };
+        let attempt = |store: &mut Store| store.transact(|store| store.apply(apply));
+        let mut done = attempt(store);
+        if matches!(done, Err(Failure::Full(_)))
+            && let Some(again) = self.make_room(attempt)
+        {
+            done = again;
+        }
+        match done {
+            Ok(Applied { outcomes, groups }) => {
+                let cut = groups.iter().any(|group| group.cut.is_some());
+                let follow = |store| self.shared.follow(store, cut);
+                let tails = self.store.as_ref().map_or_else(Vec::new, follow);
+                let _ = reply.send(Ok(outcomes));
+                for group in &groups {
+                    self.shared.send_group(&tails, group);
+                }
+            }
+            Err(Failure::Unknown(error)) => {
+                self.broken(Vec::new(), &error);
+                fail(reply, AppendError::Unknown);
+            }
+            Err(Failure::Full(error)) => {
+                tracing::error!(%error, "the replica has no room: this node falls behind until there is");
+                fail(reply, AppendError::Full);
+            }
+            Err(Failure::Refused(error)) => {
+                tracing::error!(%error, "the replica could not be written");
+                self.retention_failed = true;
+                fail(reply, AppendError::Unavailable);
+            }
+        }
+        self.bound_wal();
+    }
+
     fn tell_removed(&self) {
         if let Some(store) = &self.store {
             self.shared.removed(store.facts.meta.removed_to);
@@ -290,6 +346,15 @@ impl Writer {
         let rewrite = |conn: &_| super::checkpoint(conn, "TRUNCATE");
         let (path, options) = (&shared.path, &shared.options);
         let store = super::open_store(path, shared.durability, options, rewrite)?;
+        if shared.durability == Durability::Replica {
+            // What it lost comes again from the journal.
+            let tails = shared.follow(&store, true);
+            let cut = Group::cut(store.facts.meta.epoch, store.facts.meta.head);
+            self.store = Some(store);
+            shared.readers.open();
+            shared.send_group(&tails, &cut);
+            return Ok(());
+        }
         let head = shared.live().head;
         if store.facts.meta.head < head {
             // Acknowledged events are gone: nothing may be stored over them.

@@ -1,0 +1,301 @@
+//! The beginning of a link's life: is the journal the one that this node knows, and where does the node go on?
+//!
+//! No broker tells its readers that a history was rolled back, or made anew. So a node compares its own newest entry with
+//! what stands there. If that is another one, or an entry lands where the node has one already, the two histories parted:
+//! the node looks for the last entry that they have in common and writes that a new epoch begins after it. A lower end
+//! alone shows nothing (a stale leader has one too); it is put to the proof with an entry.
+
+use super::{
+    entry::{Body, Entry, digest, position_after},
+    follower::{End, Follower, saved},
+    journal::{AppendFault, Ends, EntryTail, Fault, Session, Tailed},
+    ledger::{Ledger, Verdict},
+    shared::Link,
+};
+use crate::log::replica::{Ancestor, Apply, Change};
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// An entry that is to show something is waited for so long.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A node that begins with nothing, on a journal whose beginning is gone, asks the others for a checkpoint for so long.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Between two questions for a checkpoint.
+const ASK_AFTER: Duration = Duration::from_millis(500);
+
+type Tail = Box<dyn EntryTail>;
+
+impl Follower {
+    /// Verifies, repairs what has to be, and gives the tail from which to go on.
+    pub(super) async fn attach(&mut self, link: &Link) -> Result<Tail, End> {
+        let session = &*link.session;
+        let ends = session.ends().await?;
+        let applied = self.ledger.applied;
+        if self.missed {
+            return self.begin_anew(session, ends).await;
+        }
+        if applied == 0 {
+            return match ends.first {
+                1 => Ok(session.tail(0).await?),
+                _ => self.begin_anew(session, ends).await,
+            };
+        }
+        if ends.first > applied {
+            // Gone is what it has, and perhaps what it lacks.
+            return match ends.first == applied + 1 {
+                true => Ok(session.tail(applied).await?),
+                false => self.begin_anew(session, ends).await,
+            };
+        }
+        let own = self.known_mark(applied).await;
+        match session.read(applied).await? {
+            Some(bytes) if own.is_none_or(|own| own == digest(&bytes)) => {
+                Ok(session.tail(applied).await?)
+            }
+            Some(_) => self.part(session, ends).await,
+            None => self.prove(session, ends).await,
+        }
+    }
+
+    /// The journal seems to end before what this node has. An entry shows whether it does.
+    async fn prove(&mut self, session: &dyn Session, ends: Ends) -> Result<Tail, End> {
+        tracing::warn!(
+            applied = self.ledger.applied,
+            last = ends.last,
+            "the journal seems to end before what this node has of it: nothing is acknowledged until that is clear"
+        );
+        let mut tail = session.tail(ends.last).await?;
+        match self.write(session, Body::Probe, self.ledger.epoch).await {
+            // Another node has begun a new epoch.
+            Err(AppendFault::Fenced) => return self.part(session, ends).await,
+            Err(fault) => return Err(Fault(fault.to_string()).into()),
+            Ok(_) => {}
+        }
+        let deadline = Instant::now() + PROOF_TIMEOUT;
+        loop {
+            let Ok(next) = timeout_at(deadline, tail.next()).await else {
+                return Err(Fault("the journal shows no entry".to_owned()).into());
+            };
+            let Tailed::Entries(entries) = next? else {
+                continue;
+            };
+            for (at, bytes) in entries {
+                if at > self.ledger.applied {
+                    return Err(End::Odd("the journal has again what it seemed to lack"));
+                }
+                if self.known_mark(at).await != Some(digest(&bytes)) {
+                    return self.part(session, ends).await;
+                }
+            }
+        }
+    }
+
+    /// The histories parted. Finds where, and has a new epoch begin there; or finds the one that another node began.
+    async fn part(&mut self, session: &dyn Session, ends: Ends) -> Result<Tail, End> {
+        let fork = self.common(session, ends).await?;
+        tracing::error!(
+            applied = self.ledger.applied,
+            fork,
+            "the journal is not the one that this node knows: it was rolled back, or made anew"
+        );
+        let mut judge = self.ledger_at(fork);
+        let body = Body::Epoch {
+            to: rand::random(),
+            fork,
+            looked: fork,
+        };
+        let mut tail = session.tail(fork).await?;
+        match self.write(session, body, judge.epoch).await {
+            Ok(_) | Err(AppendFault::Fenced) => {}
+            Err(fault) => return Err(Fault(fault.to_string()).into()),
+        }
+        let deadline = Instant::now() + PROOF_TIMEOUT;
+        loop {
+            let Ok(next) = timeout_at(deadline, tail.next()).await else {
+                return Err(Fault("the journal shows no new epoch".to_owned()).into());
+            };
+            let Tailed::Entries(entries) = next? else {
+                continue;
+            };
+            for (at, bytes) in entries {
+                let Ok(entry) = Entry::read(&bytes) else {
+                    continue;
+                };
+                if !matches!(entry.body, Body::Epoch { .. }) {
+                    continue;
+                }
+                if let Verdict::Begins { to, fork: agreed } = judge.judge(at, &entry) {
+                    if agreed > fork {
+                        // What lies between is common to others, and not known here any more.
+                        return self.begin_anew(session, ends).await;
+                    }
+                    self.begin_epoch(at, digest(&bytes), to, agreed).await?;
+                    return Ok(session.tail(at).await?);
+                }
+            }
+        }
+    }
+
+    /// The newest entry that this node and the journal have in common; 0 if there is none. Histories are the same up to where
+    /// they part, so that halving finds it.
+    async fn common(&self, session: &dyn Session, ends: Ends) -> Result<u64, End> {
+        let mut low = 0; // in common
+        let mut high = self.ledger.applied.min(ends.last) + 1; // not in common
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            let own = self.newest_mark(middle).await;
+            let Some((at, mark)) = own.filter(|(at, _)| *at > low) else {
+                // This node has nothing between.
+                low = middle;
+                continue;
+            };
+            match session.read(at).await? {
+                Some(bytes) if digest(&bytes) == mark => low = middle,
+                _ => high = at,
+            }
+        }
+        let newest = self.newest_mark(low).await;
+        let Some((at, mark)) = newest else {
+            return Ok(0);
+        };
+        let bytes = session.read(at).await?;
+        let same = bytes.is_some_and(|bytes| digest(&bytes) == mark);
+        Ok(if same { at } else { 0 })
+    }
+
+    async fn newest_mark(&self, at_most: u64) -> Option<(u64, u64)> {
+        loop {
+            match self.shared.local.mark(at_most).await {
+                Ok(mark) => return mark,
+                Err(_) => tokio::time::sleep(ASK_AFTER).await,
+            }
+        }
+    }
+
+    /// How a node stood at that entry, as far as epochs go: who sees the journal for the first time stands the same there.
+    fn ledger_at(&self, at: u64) -> Ledger {
+        let (mut epoch, mut epoch_at) = (self.ledger.epoch, self.ledger.epoch_at);
+        if epoch_at > at {
+            let ancestors = self.shared.local.ancestors();
+            let present = ancestors.iter().rev().find(|old| old.began_at <= at);
+            (epoch, epoch_at) = match present {
+                Some(old) if at > 0 => (old.epoch, old.began_at),
+                _ => (0, 0),
+            };
+        }
+        Ledger {
+            applied: at,
+            epoch,
+            epoch_at,
+            ..Ledger::default()
+        }
+    }
+
+    /// Begins where a checkpoint says how things stood, since what came before is gone. If nobody writes one, nobody knows,
+    /// and a new epoch begins.
+    async fn begin_anew(&mut self, session: &dyn Session, ends: Ends) -> Result<Tail, End> {
+        self.shared.begins_anew();
+        // Until it has: what it lacks does not come by itself.
+        self.missed = true;
+        let mut tail = session.tail(0).await?;
+        session.announce(self.members.hello()).await?;
+        let (mut first, mut last, mut asking) = (None, 0, None::<Instant>);
+        loop {
+            let Ok(next) = timeout(ASK_AFTER, tail.next()).await else {
+                if asking.get_or_insert_with(Instant::now).elapsed() >= CHECKPOINT_TIMEOUT {
+                    return self.begin_alone(session, ends.last.max(last)).await;
+                }
+                session.announce(self.members.hello()).await?;
+                continue;
+            };
+            let Tailed::Entries(entries) = next? else {
+                continue;
+            };
+            for (at, bytes) in entries {
+                let first = *first.get_or_insert(at);
+                last = at;
+                let Ok(entry) = Entry::read(&bytes) else {
+                    continue;
+                };
+                if let Body::Checkpoint(ledger, ancestors) = entry.body
+                    && ledger.applied < at
+                    && ledger.applied + 1 >= first
+                {
+                    return self
+                        .begin_after(session, ledger, ancestors, entry.time_ms)
+                        .await;
+                }
+            }
+        }
+    }
+
+    async fn begin_after(
+        &mut self,
+        session: &dyn Session,
+        ledger: Ledger,
+        ancestors: Vec<Ancestor>,
+        time_ms: u64,
+    ) -> Result<Tail, End> {
+        let (after, epoch) = (ledger.applied, ledger.epoch);
+        let bytes = session.read(after).await?;
+        let at = position_after(after);
+        let apply = Apply {
+            changes: vec![Change::Begin {
+                at,
+                time_ms,
+                epoch,
+                ancestors,
+            }],
+            marks: bytes
+                .map(|bytes| (after, digest(&bytes)))
+                .into_iter()
+                .collect(),
+            state: saved(&ledger),
+        };
+        self.apply_to(apply, ledger).await?;
+        self.missed = false;
+        self.shared.outbox.begin_epoch(epoch, at);
+        tracing::info!(after, "begins after what the journal no longer has");
+        Ok(session.tail(after).await?)
+    }
+
+    async fn begin_alone(&mut self, session: &dyn Session, last: u64) -> Result<Tail, End> {
+        tracing::warn!("no node tells how the journal stands: a new epoch begins");
+        let body = Body::Epoch {
+            to: rand::random(),
+            fork: 0,
+            looked: last,
+        };
+        match self.write(session, body, 0).await {
+            Ok(_) => {}
+            Err(AppendFault::Fenced) => return Err(End::Odd("the broker knows an epoch")),
+            Err(fault) => return Err(Fault(fault.to_string()).into()),
+        }
+        self.missed = false;
+        self.ledger = Ledger {
+            applied: last,
+            ..Ledger::default()
+        };
+        Ok(session.tail(last).await?)
+    }
+
+    /// Writes an entry outside of the publishers' sequence, which nobody may use before all is verified.
+    pub(super) async fn write(
+        &self,
+        session: &dyn Session,
+        body: Body,
+        epoch: u64,
+    ) -> Result<Option<u64>, AppendFault> {
+        let entry = Entry {
+            epoch,
+            writer: rand::random(),
+            number: 1,
+            time_ms: self.shared.clock.now_ms(),
+            body,
+        };
+        let sealed = entry.seal();
+        session.append(&sealed).await?.await
+    }
+}
