@@ -188,7 +188,7 @@ impl Members {
         encode(&Announcement {
             node,
             seq: state.seq,
-            time_ms: shared.clock.now_ms(),
+            time_ms: shared.wall.now_ms(),
             feeds,
             full,
             ask: std::mem::take(&mut state.ask),
@@ -249,7 +249,7 @@ impl Members {
             return;
         }
         state.full_wanted |= said.ask;
-        let ahead_ms = said.time_ms.cast_signed() - shared.clock.now_ms().cast_signed();
+        let ahead_ms = said.time_ms.cast_signed() - shared.wall.now_ms().cast_signed();
         let known = state.others.remove(&said.node.id);
         let follows = said.full || known.as_ref().is_some_and(|one| one.seq + 1 == said.seq);
         state.ask |= !follows;
@@ -299,7 +299,7 @@ impl Members {
     }
 
     /// By how much this node's clock differs from those of most others, in ms.
-    pub(super) fn clock_off(&self, _now: u64) -> Option<u64> {
+    pub(super) fn clock_off(&self) -> Option<u64> {
         let mut state = self.state();
         state.expire();
         let mut ahead: Vec<i64> = state.others.values().map(|one| one.ahead_ms).collect();

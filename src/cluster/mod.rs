@@ -16,7 +16,7 @@ mod shared;
 mod tend;
 
 pub use replicated::ReplicatedLog;
-pub use shared::Standing;
+pub use shared::{Clocks, Standing};
 
 /// A URL of a journal that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,13 +8,13 @@ use super::{
     members::{Members, Node, Presence},
     outbox::{Pending, What},
     publisher::{self, GROUP_BYTES_MAX},
-    shared::{Link, PUBLISH_TIMEOUT, Shared, Standing},
+    shared::{Clocks, Link, PUBLISH_TIMEOUT, Shared, Standing},
 };
 use crate::{
     cursor::Cursor,
     event::Draft,
     log::{
-        AppendError, Batch, Bounds, BoxFuture, Clock, EventLog, Located, Outcome, Page, PageLimits,
+        AppendError, Batch, Bounds, BoxFuture, EventLog, Located, Outcome, Page, PageLimits,
         Place, ReadError, Start, Tail, replica::ReplicaLog,
     },
     topic::{Filter, Topic},
@@ -59,7 +59,7 @@ impl ReplicatedLog {
     pub async fn open(
         local: Arc<dyn ReplicaLog>,
         journal: Arc<dyn Journal>,
-        clock: Clock,
+        clocks: Clocks,
     ) -> Result<Self, ConnectError> {
         let ledger = match local.state().await {
             Ok(Some(state)) => Ledger::read(&mut &state[..]).unwrap_or_default(),
@@ -71,7 +71,7 @@ impl ReplicatedLog {
             Err(refused) => return Err(refused),
         };
         let (queue, waiting) = mpsc::channel(QUEUE_BATCHES_MAX + 64);
-        let shared = Arc::new(Shared::new(local, journal, clock, queue, ledger.applied));
+        let shared = Arc::new(Shared::new(local, journal, clocks, queue, ledger.applied));
         let members = Arc::new(Members::new());
         let follower = Follower::new(Arc::clone(&shared), Arc::clone(&members), ledger);
         shared.tasks.spawn(follower.run(first));

@@ -30,6 +30,26 @@ pub(super) const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const CLOCK_WARN_MS: u64 = 5_000;
 pub(super) const CLOCK_MAX_MS: u64 = 60_000;
 
+/// Where a node has the time from.
+#[derive(Clone)]
+pub struct Clocks {
+    /// What stamps records.
+    pub clock: Clock,
+    /// What is compared with the broker's clock and the other nodes'.
+    pub wall: Clock,
+}
+
+impl Clocks {
+    /// The machine's clock for both.
+    #[must_use]
+    pub fn system() -> Self {
+        Self {
+            clock: Clock::system(),
+            wall: Clock::system(),
+        }
+    }
+}
+
 /// One life of a session.
 pub(super) struct Link {
     pub(super) session: Box<dyn Session>,
@@ -58,7 +78,10 @@ impl Link {
 pub(super) struct Shared {
     pub(super) local: Arc<dyn ReplicaLog>,
     pub(super) journal: Arc<dyn Journal>,
+    /// What stamps records.
     pub(super) clock: Clock,
+    /// What is compared with the broker's and the other nodes'.
+    pub(super) wall: Clock,
     pub(super) queue: mpsc::Sender<Pending>,
     pub(super) outbox: Outbox,
     /// The link, once it was verified: what publishers use.
@@ -133,7 +156,7 @@ impl Shared {
     pub(super) fn new(
         local: Arc<dyn ReplicaLog>,
         journal: Arc<dyn Journal>,
-        clock: Clock,
+        Clocks { clock, wall }: Clocks,
         queue: mpsc::Sender<Pending>,
         applied: u64,
     ) -> Self {
@@ -142,6 +165,7 @@ impl Shared {
             local,
             journal,
             clock,
+            wall,
             queue,
             link: watch::Sender::new(None),
             applied: watch::Sender::new(applied),

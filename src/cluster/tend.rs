@@ -102,12 +102,14 @@ async fn look(shared: &Shared, members: &Members, link: &Link) -> Result<(), Fau
             ends.first, ends.last
         )));
     }
-    shared.reached(*shared.applied.borrow());
-    let now = shared.clock.now_ms();
+    // What was asked for is perhaps there by now.
+    let applied = *shared.applied.borrow();
+    shared.reached(applied);
+    let now = shared.wall.now_ms();
     let broker = link.session.tend().await?;
     let off = match broker {
         Some(broker) => Some(broker.abs_diff(now)),
-        None => members.clock_off(now),
+        None => members.clock_off(),
     };
     shared.clock_is_off(off.unwrap_or(0));
     link.session.announce(members.news(shared)).await

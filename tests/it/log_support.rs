@@ -1,8 +1,10 @@
 //! What the tests of the log share: engines behind one trait, a clock that is turned by hand, short ways
 //! to make drafts and to read everything.
 
+use crate::support::journal::MemoryJournal;
 use std::{
     future::{Future, poll_fn},
+    marker::PhantomData,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,17 +12,20 @@ use std::{
     task::Poll,
 };
 use tidings::{
+    cluster::{Clocks, ReplicatedLog, journal::Journal},
     cursor::Cursor,
     event::{Draft, Event, EventName, IdempotencyKey, OwnId},
     log::{
         AppendError, Batch, Clock, EventLog, LogOptions, Outcome, PageGap, PageLimits, Place,
         Start, StartGap,
         memory::MemoryLog,
+        replica::ReplicaLog,
         retention::{Limits, Retention, Rule},
         sqlite::{Durability, SqliteLog},
     },
     topic::{Filter, Pattern, Topic},
 };
+use tokio::runtime::{Builder, Runtime};
 
 /// 2026-01-01, in ms.
 pub(crate) const NEW_YEAR: u64 = 1_767_225_600_000;
@@ -89,6 +94,75 @@ impl Engine for Sqlite {
 
     async fn sweep(&self) {
         self.log.sweep().await;
+    }
+}
+
+/// Where a replica's journal is.
+pub(crate) trait Journals: Send + Sync {
+    fn journal() -> Arc<dyn Journal>;
+}
+
+/// A replica over a journal of its own. Its tasks have a runtime of their own, so that it can be opened as the others are.
+pub(crate) struct Replicated<J> {
+    log: Arc<ReplicatedLog>,
+    local: Arc<SqliteLog>,
+    runtime: Option<Runtime>,
+    _dir: tempfile::TempDir,
+    _journals: PhantomData<J>,
+}
+
+impl<J: Journals> Engine for Replicated<J> {
+    fn new(options: LogOptions) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clocks = Clocks {
+            clock: options.clock.clone(),
+            wall: Clock::system(),
+        };
+        let local = Arc::new(SqliteLog::open(dir.path(), Durability::Replica, options).unwrap());
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (opened, log) = std::sync::mpsc::channel();
+        let replica = Arc::clone(&local) as Arc<dyn ReplicaLog>;
+        runtime.spawn(async move {
+            let log = ReplicatedLog::open(replica, J::journal(), clocks).await;
+            let log = log.unwrap();
+            log.caught_up().await;
+            opened.send(Arc::new(log)).unwrap();
+        });
+        Self {
+            log: log.recv().unwrap(),
+            local,
+            runtime: Some(runtime),
+            _dir: dir,
+            _journals: PhantomData,
+        }
+    }
+
+    fn log(&self) -> &dyn EventLog {
+        &*self.log
+    }
+
+    async fn sweep(&self) {
+        self.local.sweep().await;
+    }
+}
+
+impl<J> Drop for Replicated<J> {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub(crate) struct InMemory;
+
+impl Journals for InMemory {
+    fn journal() -> Arc<dyn Journal> {
+        Arc::new(MemoryJournal::new())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The laws of `EventLog`, each as a test that every engine runs.
 
 use crate::log_support::{
-    Engine, ManualClock, Memory, NEW_YEAR, PAGE, Sqlite, UNLIMITED, after, append, draft, filter,
+    Engine, InMemory, ManualClock, Memory, NEW_YEAR, PAGE, Replicated, Sqlite, UNLIMITED, after, append, draft, filter,
     full, join_all, kept, keyed, options, owned, put, replay, replay_in, rule, start, try_append,
 };
 use std::{collections::HashSet, sync::Arc};
@@ -29,6 +29,13 @@ macro_rules! laws {
             $(#[tokio::test]
             async fn $name() {
                 super::$name::<super::Sqlite>().await;
+            })*
+        }
+
+        mod replica {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name::<super::Replicated<super::InMemory>>().await;
             })*
         }
     };

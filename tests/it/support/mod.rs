@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod http2;
 pub(crate) mod hub;
+pub(crate) mod journal;
 pub(crate) mod load;
 pub(crate) mod server;
 pub(crate) mod stream;
