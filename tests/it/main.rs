@@ -9,7 +9,9 @@
 mod bad_body;
 mod bad_input;
 mod both_paths;
+mod brokers;
 mod browser_rules;
+mod chaos;
 mod cli;
 mod clients;
 mod config;
