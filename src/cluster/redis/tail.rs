@@ -1,0 +1,147 @@
+//! Follows the journal and the announcements on a connection of its own.
+
+use super::{
+    Keys,
+    connect::Connection,
+    reply::{self, Entry, Id},
+    session::begun,
+};
+use crate::{
+    cluster::journal::{EntryTail, Fault, Tailed},
+    log::BoxFuture,
+};
+use redis::{Cmd, Value, cmd};
+use std::{collections::VecDeque, mem, time::Duration};
+
+/// How long Redis holds a read that finds nothing.
+const BLOCK: Duration = Duration::from_secs(1);
+
+/// Entries of a read.
+const ENTRIES: usize = 512;
+
+/// Entries of the first read, when nothing is known of their size.
+const ENTRIES_FIRST: usize = 16;
+
+/// Bytes of a read, if its entries are as large as those before. Where they are not, it comes in parts.
+const BYTES: usize = 1 << 22; // 4 MiB
+
+/// An [`EntryTail`] that reads ahead: while a batch is looked at, the next one is on its way.
+pub(super) struct RedisTail {
+    connection: Connection,
+    keys: Keys,
+    after: Id,
+    announced: Id,
+    entries: usize,
+    read: VecDeque<Tailed>,
+    reading: Option<BoxFuture<'static, Result<Value, Fault>>>,
+}
+
+impl RedisTail {
+    /// How long a read may take: generous, since a batch may come over a slow line. That the server is there at all is
+    /// seen by others.
+    pub(super) const ANSWER: Duration = Duration::from_secs(60);
+
+    /// Entries after that position, and announcements from now on.
+    pub(super) async fn new(connection: Connection, keys: Keys, after: u64) -> Result<Self, Fault> {
+        let mut newest = cmd("XREVRANGE");
+        newest.arg(&keys.nodes).arg(&["+", "-", "COUNT", "1"]);
+        let newest = reply::entries(connection.ask(newest).await?)?;
+        let none = Id {
+            position: 0,
+            part: 0,
+        };
+        Ok(Self {
+            connection,
+            keys,
+            after: Id {
+                position: after,
+                part: u64::MAX,
+            },
+            announced: newest.first().map_or(none, |entry| entry.id),
+            entries: ENTRIES_FIRST,
+            read: VecDeque::new(),
+            reading: None,
+        })
+    }
+
+    fn command(&self) -> Cmd {
+        let mut read = cmd("XREAD");
+        read.arg("COUNT")
+            .arg(self.entries)
+            .arg("BLOCK")
+            .arg(BLOCK.as_millis() as u64)
+            .arg("STREAMS")
+            .arg(&self.keys.journal)
+            .arg(&self.keys.nodes)
+            .arg(self.after.to_string())
+            .arg(self.announced.to_string());
+        read
+    }
+
+    fn start(&self) -> BoxFuture<'static, Result<Value, Fault>> {
+        let connection = self.connection.clone();
+        let command = self.command();
+        Box::pin(async move { connection.ask(command).await })
+    }
+
+    fn take(&mut self, answer: Value) -> Result<(), Fault> {
+        let [entries, announcements] =
+            reply::streams(answer, [&self.keys.journal, &self.keys.nodes])?;
+        if let Some(entry) = announcements.last() {
+            self.announced = entry.id;
+        }
+        let largest = entries.iter().map(|entry| entry.bytes.len()).max();
+        if let Some(largest) = largest {
+            self.entries = (BYTES / largest.max(1)).clamp(1, ENTRIES);
+        }
+        for entry in announcements {
+            self.read.push_back(Tailed::Announcement(entry.bytes));
+        }
+        self.take_entries(entries);
+        Ok(())
+    }
+
+    fn take_entries(&mut self, entries: Vec<Entry>) {
+        let mut batch = Vec::with_capacity(entries.len());
+        let mut bytes = 0;
+        for entry in entries {
+            self.after = entry.id;
+            if entry.id.part != 0 {
+                tracing::error!(
+                    id = %entry.id,
+                    "somebody added to the journal what has no position in it: skipped"
+                );
+                continue;
+            }
+            if bytes + entry.bytes.len() > BYTES && !batch.is_empty() {
+                self.read.push_back(Tailed::Entries(mem::take(&mut batch)));
+                bytes = 0;
+            }
+            bytes += entry.bytes.len();
+            batch.push((entry.id.position, entry.bytes));
+        }
+        if !batch.is_empty() {
+            self.read.push_back(Tailed::Entries(batch));
+        }
+    }
+}
+
+impl EntryTail for RedisTail {
+    fn next(&mut self) -> BoxFuture<'_, Result<Tailed, Fault>> {
+        Box::pin(async {
+            loop {
+                if let Some(next) = self.read.pop_front() {
+                    return Ok(next);
+                }
+                let reading = match &mut self.reading {
+                    Some(reading) => reading,
+                    None => self.reading.insert(self.start()),
+                };
+                let answer = reading.await;
+                self.reading = None;
+                self.take(answer?)?;
+                self.reading = Some(begun(self.start()).await);
+            }
+        })
+    }
+}
