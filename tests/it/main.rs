@@ -21,6 +21,7 @@ mod drain;
 mod durable;
 mod full_disk;
 mod io_error;
+mod journal_contract;
 mod lag;
 mod limits;
 mod live;

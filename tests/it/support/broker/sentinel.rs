@@ -62,7 +62,7 @@ impl SentinelSet {
     /// As `[cluster] journal` takes it.
     pub(crate) fn url(&self) -> String {
         let addresses = self.ports.map(|port| format!("127.0.0.1:{port}"));
-        format!("redis+sentinel://{}/{NAME}", addresses.join(","))
+        format!("redis-sentinel://{}/{NAME}", addresses.join(","))
     }
 
     /// `kill -9`, and waits until all sentinels tell of the replica as the master.
