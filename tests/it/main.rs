@@ -9,7 +9,9 @@
 mod bad_body;
 mod bad_input;
 mod both_paths;
+mod brokers;
 mod browser_rules;
+mod chaos;
 mod cli;
 mod clients;
 mod config;
@@ -19,6 +21,7 @@ mod drain;
 mod durable;
 mod full_disk;
 mod io_error;
+mod journal_contract;
 mod lag;
 mod limits;
 mod live;

@@ -4,7 +4,7 @@
 //! it asks for at each connection are given once, so that a second one is never logged in.
 
 use super::address::{Address, Login};
-use crate::cluster::journal::ConnectError;
+use crate::cluster::journal::{ConnectError, Fault};
 use async_nats::{
     Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, Event, ServerError,
     jetstream::{self, context::RequestErrorKind, response::Response},
@@ -131,15 +131,27 @@ impl Link {
     }
 
     pub(super) fn why_broken(&self) -> String {
-        match self.forbidden() {
+        match self.broken.forbidden.get() {
             Some(what) => format!("{} forbids it: {what}", self.server),
             None => format!("the connection to {} broke", self.server),
         }
     }
 
-    /// What the server forbids this user, if it said so.
-    pub(super) fn forbidden(&self) -> Option<&str> {
-        self.broken.forbidden.get().map(String::as_str)
+    /// Whether the server said that it forbids this user something.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.broken.forbidden.get().is_some()
+    }
+}
+
+impl RequestFault {
+    /// As the end of a session.
+    pub(super) fn fault(&self, link: &Link) -> Fault {
+        let server = &link.server;
+        Fault(match self {
+            Self::NobodyThere => format!("JetStream is not there at {server}"),
+            Self::Answered(error) => format!("JetStream at {server} says: {error}"),
+            Self::Lost(text) => text.clone(),
+        })
     }
 }
 

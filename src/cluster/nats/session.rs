@@ -1,7 +1,7 @@
 //! One connection's life: appends, reads, the stream's ends, announcements.
 
 use super::{
-    link::{ANSWER_MAX, Link, RequestFault},
+    link::{ANSWER_MAX, Link},
     stream::Stream,
     tail::Tail,
 };
@@ -30,12 +30,6 @@ pub(super) struct NatsSession {
     /// Of what nodes tell each other.
     pub(super) announcements: Subject,
     pub(super) entry_bytes_max: usize,
-}
-
-impl NatsSession {
-    fn fault(&self, fault: &RequestFault) -> Fault {
-        Fault(fault.text(&self.link.server))
-    }
 }
 
 impl Session for NatsSession {
@@ -81,7 +75,7 @@ impl Session for NatsSession {
         Box::pin(async move {
             let tail = Tail::begin(
                 Arc::clone(&self.link),
-                &self.stream.name,
+                &self.stream,
                 self.announcements.clone(),
                 after,
             )
@@ -92,6 +86,9 @@ impl Session for NatsSession {
 
     fn read(&self, position: u64) -> BoxFuture<'_, Result<Option<Bytes>, Fault>> {
         Box::pin(async move {
+            if position == 0 {
+                return Ok(None); // JetStream takes it for no position at all.
+            }
             let read = async {
                 let stream = self.link.jetstream.get_stream_no_info(&self.stream.name);
                 let stream = stream.await.map_err(|error| error.to_string())?;
@@ -113,9 +110,10 @@ impl Session for NatsSession {
 
     fn ends(&self) -> BoxFuture<'_, Result<Ends, Fault>> {
         Box::pin(async move {
-            let info = self.stream.info(&self.link).await;
-            info.map(|info| info.ends())
-                .map_err(|fault| self.fault(&fault))
+            match self.stream.info(&self.link).await {
+                Ok(info) => Ok(info.ends()),
+                Err(fault) => Err(fault.fault(&self.link)),
+            }
         })
     }
 
@@ -136,9 +134,10 @@ impl Session for NatsSession {
         // JetStream keeps the bounds itself. Before 2.10 it tells no time: that of the newest entry would be how long
         // nobody published.
         Box::pin(async move {
-            let info = self.stream.info(&self.link).await;
-            info.map(|info| info.time_ms())
-                .map_err(|fault| self.fault(&fault))
+            match self.stream.info(&self.link).await {
+                Ok(info) => Ok(info.time_ms()),
+                Err(fault) => Err(fault.fault(&self.link)),
+            }
         })
     }
 }

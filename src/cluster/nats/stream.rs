@@ -1,9 +1,9 @@
 //! The JetStream stream of a journal: made if it is not there, and checked if it is. Knows no entries.
 
 use super::link::{Link, RequestFault};
-use crate::cluster::journal::{ConnectError, Ends, JournalOptions};
+use crate::cluster::journal::{ConnectError, Ends, Fault, JournalOptions};
 use async_nats::jetstream::ErrorCode;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 /// How long the broker knows the ids of entries, to store what is sent twice once: 2 min.
@@ -14,6 +14,8 @@ const HEADERS_BYTES: usize = 256;
 
 /// The least that entries must be allowed: 256 KiB, which a group may have.
 const ENTRY_BYTES: usize = 256 << 10;
+
+const NS_PER_S: i64 = 1_000_000_000;
 
 /// The least age that JetStream knows: 100 ms.
 const AGE_MIN_MS: u64 = 100;
@@ -137,7 +139,7 @@ impl Stream {
         self.request(link, "INFO", &json!({})).await
     }
 
-    async fn request<T: serde::de::DeserializeOwned>(
+    async fn request<T: DeserializeOwned>(
         &self,
         link: &Link,
         verb: &str,
@@ -277,7 +279,7 @@ impl Stream {
                 bytes = bytes_before,
                 bytes_wanted = bytes,
                 "the stream keeps bounds that are not the journal's: {}",
-                fault.text(&link.server)
+                fault.fault(link)
             ),
         }
     }
@@ -296,17 +298,15 @@ impl Stream {
                 ConnectError::Refused(format!("no stream {} at {server}: {error}", self.name))
             }
             fault => {
-                let text = fault.text(server);
-                match link.forbidden() {
-                    Some(_) => ConnectError::Refused(text),
-                    None => ConnectError::Unavailable(text),
+                let Fault(text) = fault.fault(link);
+                match link.is_forbidden() {
+                    true => ConnectError::Refused(text),
+                    false => ConnectError::Unavailable(text),
                 }
             }
         }
     }
 }
-
-const NS_PER_S: i64 = 1_000_000_000;
 
 impl Info {
     pub(super) fn ends(&self) -> Ends {
@@ -326,17 +326,6 @@ impl Info {
     pub(super) fn time_ms(&self) -> Option<u64> {
         let time: jiff::Timestamp = self.ts.as_deref()?.parse().ok()?;
         time.as_millisecond().try_into().ok()
-    }
-}
-
-impl RequestFault {
-    /// In one line.
-    pub(super) fn text(&self, server: &str) -> String {
-        match self {
-            Self::NobodyThere => format!("JetStream is not there at {server}"),
-            Self::Answered(error) => format!("JetStream at {server} says: {error}"),
-            Self::Lost(text) => text.clone(),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A consumer of its own, which is asked for the next entries each time it has sent those it was asked for. Not the
 //! library's ordered consumer: that one makes itself anew when something failed, and goes on without a word.
 
-use super::link::Link;
+use super::{link::Link, stream::Stream};
 use crate::{
     cluster::journal::{EntryTail, Fault, Tailed},
     log::BoxFuture,
@@ -57,6 +57,8 @@ pub(super) struct Tail {
     open: usize,
     /// How many entries it sent in all.
     delivered: u64,
+    /// Where it began. No entry at or below it comes, unless the stream ended before it.
+    begins_after: u64,
     /// Whether the next entry has more bytes than are asked for at once.
     large: bool,
     /// When something came from it.
@@ -71,10 +73,15 @@ struct Created {
 impl Tail {
     pub(super) async fn begin(
         link: Arc<Link>,
-        stream: &str,
+        stream: &Stream,
         announcements: Subject,
         after: u64,
     ) -> Result<Self, Fault> {
+        // What comes at or below `after` is to be seen where the stream ends before it: servers since 2.10 would hold
+        // it back.
+        let info = stream.info(&link).await;
+        let last = info.map_err(|fault| fault.fault(&link))?.ends().last;
+        let stream = &stream.name;
         let inbox = link.client.new_inbox();
         let subscribe = |subject: Subject| {
             let client = link.client.clone();
@@ -93,7 +100,7 @@ impl Tail {
                     "stream_name": stream,
                     "config": {
                         "deliver_policy": "by_start_sequence",
-                        "opt_start_seq": after.saturating_add(1),
+                        "opt_start_seq": after.min(last) + 1,
                         "ack_policy": "none",
                         "replay_policy": "instant",
                         "inactive_threshold": nanoseconds(IDLE_MAX),
@@ -103,7 +110,7 @@ impl Tail {
                 }),
             )
             .await
-            .map_err(|fault| Fault(fault.text(&link.server)))?;
+            .map_err(|fault| fault.fault(&link))?;
         Ok(Self {
             asking: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", created.name).into(),
             link,
@@ -114,6 +121,7 @@ impl Tail {
             open: 0,
             delivered: 0,
             large: false,
+            begins_after: if last < after { 0 } else { after },
             heard: Instant::now(),
         })
     }
@@ -188,6 +196,13 @@ impl Tail {
             return Err(Fault(format!(
                 "entries of {server} were lost on their way: delivery {delivered} came after {}",
                 self.delivered
+            )));
+        }
+        // The consumer is on a replica that has not got so far yet: what it repeats proves nothing.
+        if position <= self.begins_after {
+            return Err(Fault(format!(
+                "the consumer at {server} began before entry {}: its replica is behind",
+                self.begins_after
             )));
         }
         self.delivered = delivered;

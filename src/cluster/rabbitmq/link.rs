@@ -160,13 +160,19 @@ fn refused(text: &str) -> ConnectError {
 pub(super) fn unavailable(error: &lapin::Error) -> ConnectError {
     match error.kind() {
         ErrorKind::IOError(error) => unreachable(error),
-        ErrorKind::ProtocolError(told) => match told.get_id() {
-            // ACCESS_REFUSED: user or password; NOT_ALLOWED: virtual host, or the user in it.
-            403 | 530 => ConnectError::Refused(told.get_message().to_string()),
-            _ => ConnectError::Unavailable(told.get_message().to_string()),
-        },
-        ErrorKind::InvalidProtocolVersion(_) => ConnectError::Refused(error.to_string()),
-        _ => ConnectError::Unavailable(error.to_string()),
+        // ACCESS_REFUSED: user or password; NOT_ALLOWED: virtual host, or the user in it.
+        ErrorKind::ProtocolError(said) if matches!(said.get_id(), 403 | 530) => {
+            ConnectError::Refused(text(error))
+        }
+        _ => ConnectError::Unavailable(text(error)),
+    }
+}
+
+/// The broker's own words if it sent any.
+pub(super) fn text(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(said) => said.get_message().to_string(),
+        _ => error.to_string(),
     }
 }
 
@@ -177,6 +183,9 @@ pub(super) fn unreachable(error: &io::Error) -> ConnectError {
         Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Refused(format!(
             "the broker's certificate is not trusted ({error}): name its CA's file, or the host that the certificate is for"
         )),
+        Some(rustls::Error::InvalidMessage(_)) => {
+            refused("what listens there does not speak TLS: amqp:// goes without")
+        }
         _ => ConnectError::Unavailable(error.to_string()),
     }
 }

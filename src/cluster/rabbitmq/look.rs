@@ -1,13 +1,15 @@
 //! A look into the stream, beside the tail: the entry at a position, and the stream's ends. The broker tells neither, but
 //! consumers begin anywhere, and what they are sent first tells.
 
-use super::stream::{Entry, Names, Offset, acknowledge, answered, begun, silent};
+use super::{
+    reader::Reader,
+    stream::{Names, Offset, answered, begun, silent},
+};
 use crate::cluster::journal::{Ends, Fault};
 use bytes::Bytes;
-use lapin::{Channel, Consumer, options::BasicQosOptions};
+use lapin::{Channel, options::BasicQosOptions};
 use std::{pin::pin, task::Poll, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tokio_stream::StreamExt as _;
 
 /// After this long without an entry, the broker is asked whether there are any.
 const SILENCE_MIN: Duration = Duration::from_millis(200);
@@ -38,19 +40,15 @@ pub(super) async fn entry(
         .consume(channel, Offset::After(before), PREFETCH)
         .await?;
     let mut last = names.consume(channel, Offset::Last, 1).await?;
-    let newest = first_of(channel, names, &mut last);
-    let mut newest = pin!(newest);
+    let mut newest = pin!(first_of(channel, names, &mut last));
     let mut deadline = None;
     loop {
         tokio::select! {
             biased;
-            said = wanted.next() => {
-                let entry = Entry::from(said)?;
-                if entry.position >= position {
-                    return Ok((entry.position == position).then_some(entry.bytes));
-                }
-                acknowledge(&entry.acker);
-            }
+            found = wanted.entry() => match found? {
+                (before, _) if before < position => {}
+                (at, bytes) => return Ok((at == position).then_some(bytes)),
+            },
             newest = &mut newest, if deadline.is_none() => match newest? {
                 Some(_) => deadline = Some(Instant::now() + OVERTAKING_MAX),
                 None => return Ok(None),
@@ -78,32 +76,32 @@ pub(super) async fn ends(channel: &Channel, names: &Names) -> Result<Ends, Fault
     };
     // The broker sends all that it has at once, and then answers this.
     answered(channel.basic_qos(1, BasicQosOptions::default())).await?;
-    let mut newest = newest.position;
-    while let Poll::Ready(said) = begun(pin!(last.next())) {
-        newest = newest.max(Entry::from(said)?.position);
+    let mut newest = newest;
+    while let Poll::Ready(entry) = begun(pin!(last.entry())) {
+        (newest, _) = entry?;
     }
     Ok(Ends {
-        first: oldest.position,
+        first: oldest,
         last: newest,
         exact: false,
     })
 }
 
-/// A consumer's first entry, or `None` if the stream has none.
+/// The position of what a reader reads first, or `None` if the stream has nothing.
 async fn first_of(
     channel: &Channel,
     names: &Names,
-    consumer: &mut Consumer,
-) -> Result<Option<Entry>, Fault> {
+    reader: &mut Reader,
+) -> Result<Option<u64>, Fault> {
     let began = Instant::now();
-    if let Ok(said) = timeout_at(began + SILENCE_MIN, consumer.next()).await {
-        return Entry::from(said).map(Some);
+    if let Ok(entry) = timeout_at(began + SILENCE_MIN, reader.entry()).await {
+        return Ok(Some(entry?.0));
     }
     if names.count(channel).await? == 0 {
         return Ok(None);
     }
-    match timeout_at(began + SILENCE_MAX, consumer.next()).await {
-        Ok(said) => Entry::from(said).map(Some),
+    match timeout_at(began + SILENCE_MAX, reader.entry()).await {
+        Ok(entry) => Ok(Some(entry?.0)),
         Err(_) => Err(silent()),
     }
 }

@@ -7,6 +7,7 @@
 mod address;
 mod link;
 mod look;
+mod reader;
 mod session;
 mod stream;
 mod tail;

@@ -1,7 +1,7 @@
 //! One session: a connection for what is sent, which the broker may hold up, and one for what is read.
 
 use super::{
-    link::{ANSWER_MAX, Link},
+    link::{ANSWER_MAX, Link, text},
     look,
     stream::{Names, answered, begun},
     tail::Tail,
@@ -76,7 +76,7 @@ impl Session for RabbitSession {
             // The entry is now among the frames to be written, behind those before it: that is the order that counts.
             let published = match begun(publishing.as_mut()) {
                 // Nothing was taken: the channel is closed.
-                Poll::Ready(Err(error)) => return Err(AppendFault::NotSent(error.to_string())),
+                Poll::Ready(Err(error)) => return Err(AppendFault::NotSent(text(&error))),
                 Poll::Ready(Ok(confirm)) => Ok(confirm),
                 Poll::Pending => Err(publishing),
             };
@@ -91,7 +91,7 @@ impl Session for RabbitSession {
             let acknowledgement: Acknowledgement = Box::pin(async move {
                 match confirmed.await {
                     Ok(Ok(confirmation)) => acknowledged(confirmation, &bytes),
-                    Ok(Err(error)) => Err(AppendFault::Unknown(error.to_string())),
+                    Ok(Err(error)) => Err(AppendFault::Unknown(text(&error))),
                     Err(_) => Err(AppendFault::Unknown(alarm.now().unwrap_or_else(|| {
                         format!("no confirm within {} s", ANSWER_MAX.as_secs())
                     }))),

@@ -1,20 +1,21 @@
-//! The stream queue and the exchange beside it: their names, how they are made, and how entries are read from the queue.
+//! The stream queue and the exchange beside it: their names and settings, and how one reads them.
 
-use super::link::{ANSWER_MAX, unavailable};
+use super::{
+    link::{ANSWER_MAX, text, unavailable},
+    reader::Reader,
+};
 use crate::cluster::journal::{ConnectError, Fault, JournalOptions};
-use bytes::Bytes;
 use lapin::{
-    Acker, BasicProperties, Channel, Connection, Consumer, ErrorKind, ExchangeKind,
-    message::Delivery,
+    Channel, Connection, ErrorKind, ExchangeKind,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions,
-        QueueBindOptions, QueueDeclareOptions,
+        BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
 use std::{
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, Waker},
 };
 
@@ -30,8 +31,8 @@ const SEGMENT_BYTES_MIN: u64 = 4 << 10; // 4 KiB
 /// Announcements that wait for a node; more of them push the oldest out.
 const ANNOUNCEMENTS_MAX: u16 = 1_000;
 
-/// One delivery's header: its offset in the stream.
-const OFFSET_HEADER: &str = "x-stream-offset";
+/// Where a consumer begins; and of each delivery, where it is in the stream.
+pub(super) const OFFSET: &str = "x-stream-offset";
 
 /// The names that a cluster has at the broker.
 #[derive(Clone, Debug)]
@@ -85,16 +86,16 @@ impl Names {
         }
     }
 
-    /// Reads the queue on, with at most `prefetch` entries that are not acknowledged.
+    /// Reads the queue on, at most `prefetch` entries ahead.
     pub(super) async fn consume(
         &self,
         channel: &Channel,
         from: Offset,
         prefetch: u16,
-    ) -> Result<Consumer, Fault> {
+    ) -> Result<Reader, Fault> {
         let mut arguments = FieldTable::default();
-        arguments.insert(OFFSET_HEADER.into(), from.value());
-        answered(async {
+        arguments.insert(OFFSET.into(), from.value());
+        let consumer = answered(async {
             channel
                 .basic_qos(prefetch, BasicQosOptions::default())
                 .await?;
@@ -103,12 +104,12 @@ impl Names {
             channel
                 .basic_consume(queue, ShortString::default(), options, arguments)
                 .await
-        })
-        .await
+        });
+        Ok(Reader::new(channel.clone(), consumer.await?, prefetch))
     }
 
     /// Hears announcements from now on, each once and in order.
-    pub(super) async fn listen(&self, channel: &Channel) -> Result<Consumer, Fault> {
+    pub(super) async fn listen(&self, channel: &Channel) -> Result<Reader, Fault> {
         let mut arguments = FieldTable::default();
         let length = i64::from(ANNOUNCEMENTS_MAX);
         arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(length));
@@ -117,7 +118,7 @@ impl Names {
             auto_delete: true,
             ..QueueDeclareOptions::default()
         };
-        answered(async {
+        let consumer = answered(async {
             let queue = channel
                 .queue_declare(ShortString::default(), own, arguments)
                 .await?;
@@ -139,8 +140,9 @@ impl Names {
             channel
                 .basic_consume(queue, any, options, FieldTable::default())
                 .await
-        })
-        .await
+        });
+        let consumer = consumer.await?;
+        Ok(Reader::new(channel.clone(), consumer, ANNOUNCEMENTS_MAX))
     }
 
     /// What the broker says the queue has. Only to be believed if it is 0 and nothing comes.
@@ -182,56 +184,6 @@ impl Offset {
     }
 }
 
-/// An entry as it was delivered.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) position: u64,
-    pub(super) bytes: Bytes,
-    pub(super) acker: Acker,
-}
-
-impl Entry {
-    /// Takes what a consumer said: an entry, a failure, or that it ended.
-    pub(super) fn from(said: Option<lapin::Result<Delivery>>) -> Result<Self, Fault> {
-        let delivery = delivered(said)?;
-        let Some(position) = position(&delivery.properties) else {
-            return Err(Fault(format!(
-                "a delivery of the journal has no {OFFSET_HEADER}"
-            )));
-        };
-        Ok(Self {
-            position,
-            bytes: delivery.data.into(),
-            acker: delivery.acker,
-        })
-    }
-}
-
-/// Takes what a consumer said: a delivery, a failure, or that it ended, as it does when its queue is deleted.
-pub(super) fn delivered(said: Option<lapin::Result<Delivery>>) -> Result<Delivery, Fault> {
-    match said {
-        Some(Ok(delivery)) => Ok(delivery),
-        Some(Err(error)) => Err(fault(&error)),
-        None => Err(Fault(
-            "the broker ended a consumer: its queue was deleted, or has lost its node".to_owned(),
-        )),
-    }
-}
-
-fn position(properties: &BasicProperties) -> Option<u64> {
-    let headers = properties.headers().as_ref()?;
-    match headers.inner().get(OFFSET_HEADER)? {
-        AMQPValue::LongLongInt(offset) => u64::try_from(*offset).ok()?.checked_add(1),
-        _ => None,
-    }
-}
-
-/// Acknowledges this delivery and those before it, and waits for nothing: lapin takes the order in the first poll.
-pub(super) fn acknowledge(acker: &Acker) {
-    let all = BasicAckOptions { multiple: true };
-    let _ = begun(pin!(acker.ack(all)));
-}
-
 /// Polls it once, and so hands to lapin what is to be sent; what it would then wait for is the writing.
 pub(super) fn begun<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
@@ -252,7 +204,7 @@ pub(super) fn silent() -> Fault {
 }
 
 pub(super) fn fault(error: &lapin::Error) -> Fault {
-    Fault(error.to_string())
+    Fault(text(error))
 }
 
 fn settings(options: &JournalOptions) -> FieldTable {
@@ -272,18 +224,17 @@ fn settings(options: &JournalOptions) -> FieldTable {
 }
 
 fn not_declared(error: &lapin::Error, what: &str, name: &ShortString) -> ConnectError {
-    let ErrorKind::ProtocolError(told) = error.kind() else {
-        return unavailable(error);
-    };
-    let told_text = told.get_message();
-    match told.get_id() {
+    let said = text(error);
+    match error.kind() {
         // PRECONDITION_FAILED
-        406 => ConnectError::Refused(format!(
-            "{what} {name} is there with other settings ({told_text}): \
+        ErrorKind::ProtocolError(code) if code.get_id() == 406 => ConnectError::Refused(format!(
+            "{what} {name} is there with other settings ({said}): \
              configure those, or another cluster name, or delete it with all that it holds"
         )),
         // RESOURCE_LOCKED, COMMAND_INVALID, NOT_IMPLEMENTED
-        405 | 503 | 540 => ConnectError::Refused(format!("{what} {name}: {told_text}")),
+        ErrorKind::ProtocolError(code) if matches!(code.get_id(), 405 | 503 | 540) => {
+            ConnectError::Refused(format!("{what} {name}: {said}"))
+        }
         // Among them NOT_FOUND: a broker that has just started says so of a queue that it will find.
         _ => unavailable(error),
     }
@@ -333,12 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_one_beyond_offsets() {
-        let mut headers = FieldTable::default();
-        headers.insert(OFFSET_HEADER.into(), AMQPValue::LongLongInt(41));
-        let properties = BasicProperties::default().with_headers(headers);
-        assert_eq!(Some(42), position(&properties));
-        assert_eq!(None, position(&BasicProperties::default()));
+    fn the_offset_after_a_position_is_the_same_number() {
         assert_eq!(AMQPValue::LongLongInt(41), Offset::After(41).value());
         assert_eq!(
             AMQPValue::LongString("first".into()),

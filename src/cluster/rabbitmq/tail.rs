@@ -2,40 +2,35 @@
 
 use super::{
     link::Link,
-    stream::{Entry, Names, Offset, acknowledge, delivered},
+    reader::Reader,
+    stream::{Names, Offset},
 };
 use crate::{
     cluster::journal::{EntryTail, Fault, Tailed},
     log::BoxFuture,
 };
-use lapin::{Channel, Consumer};
+use lapin::Channel;
 use std::{
+    future::poll_fn,
     mem,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
-use tokio_stream::Stream as _;
 
 /// Entries that the broker may send ahead: they wait in memory.
 const PREFETCH: u16 = 1_000;
 
-/// Acknowledged this often, the broker never waits for it.
-const ACKNOWLEDGED_AT: u32 = PREFETCH as u32 / 4;
-
-/// Of one list; one entry more may go over the bytes.
+/// Of one list; its last entry may go over the bytes.
 const ENTRIES_MAX: usize = 500;
 const BYTES_MAX: usize = 4 << 20; // 4 MiB
 
 /// See [`EntryTail`].
 pub(super) struct Tail {
-    entries: Consumer,
-    announcements: Consumer,
+    entries: Reader,
+    announcements: Reader,
     /// The position of the newest entry that was handed out.
     after: u64,
-    /// Entries that came since the last acknowledgement.
-    open: u32,
-    /// Announcements go first, so that a stream that never ends does not hold them back.
+    /// Announcements go first, so that entries without end do not hold them back.
     announced_first: bool,
     /// Found behind entries that were handed out.
     failed: Option<Fault>,
@@ -51,13 +46,11 @@ impl Tail {
         after: u64,
     ) -> Result<Self, Fault> {
         let [of_entries, of_announcements] = channels;
+        let entries = names.consume(&of_entries, Offset::After(after), PREFETCH);
         Ok(Self {
             announcements: names.listen(&of_announcements).await?,
-            entries: names
-                .consume(&of_entries, Offset::After(after), PREFETCH)
-                .await?,
+            entries: entries.await?,
             after,
-            open: 0,
             announced_first: true,
             failed: None,
             link,
@@ -80,42 +73,30 @@ impl Tail {
     }
 
     fn poll_announcement(&mut self, cx: &mut Context<'_>) -> Poll<Result<Tailed, Fault>> {
-        let said = ready!(Pin::new(&mut self.announcements).poll_next(cx));
-        Poll::Ready(delivered(said).map(|delivery| {
-            acknowledge(&delivery.acker);
-            Tailed::Announcement(delivery.data.into())
-        }))
+        let announced = self.announcements.poll_next(cx);
+        announced.map_ok(|delivery| Tailed::Announcement(delivery.data.into()))
     }
 
     /// All entries that are there, within the bounds of a list.
     fn poll_entries(&mut self, cx: &mut Context<'_>) -> Poll<Result<Tailed, Fault>> {
-        let (mut list, mut bytes) = (Vec::new(), 0);
-        while list.len() < ENTRIES_MAX && bytes < BYTES_MAX {
-            let Poll::Ready(said) = Pin::new(&mut self.entries).poll_next(cx) else {
-                break;
-            };
-            let entry = match Entry::from(said) {
-                Ok(entry) => entry,
-                Err(fault) if list.is_empty() => return Poll::Ready(Err(fault)),
-                Err(fault) => {
+        let (mut list, mut size) = (Vec::new(), 0);
+        while list.len() < ENTRIES_MAX && size < BYTES_MAX {
+            match self.entries.poll_entry(cx) {
+                // A consumer may begin before its place, with the chunk that it is in.
+                Poll::Ready(Ok((position, _))) if position <= self.after => {}
+                Poll::Ready(Ok((position, bytes))) => {
+                    self.after = position;
+                    size += bytes.len();
+                    list.push((position, bytes));
+                }
+                Poll::Ready(Err(fault)) if list.is_empty() => return Poll::Ready(Err(fault)),
+                Poll::Ready(Err(fault)) => {
                     self.failed = Some(fault);
                     break;
                 }
-            };
-            self.open += 1;
-            if self.open >= ACKNOWLEDGED_AT {
-                self.open = 0;
-                acknowledge(&entry.acker);
+                Poll::Pending if list.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
             }
-            // A consumer may begin before its place, with the chunk that it is in.
-            if entry.position > self.after {
-                self.after = entry.position;
-                bytes += entry.bytes.len();
-                list.push((entry.position, entry.bytes));
-            }
-        }
-        if list.is_empty() {
-            return Poll::Pending;
         }
         Poll::Ready(Ok(Tailed::Entries(list)))
     }
@@ -123,7 +104,7 @@ impl Tail {
 
 impl EntryTail for Tail {
     fn next(&mut self) -> BoxFuture<'_, Result<Tailed, Fault>> {
-        // Nothing is kept between two polls, so dropping it loses nothing.
-        Box::pin(std::future::poll_fn(|cx| self.poll_next(cx)))
+        // What one poll takes it also gives, so dropping the future loses nothing.
+        Box::pin(poll_fn(|cx| self.poll_next(cx)))
     }
 }

@@ -31,7 +31,11 @@ pub(super) async fn check(door: &Door, trust: Option<RustlsConnector>) -> Result
     let (host, port) = (door.address.host.clone(), door.address.port);
     let asking = tokio::task::spawn_blocking(move || first_frame(&host, port, trust.as_ref()));
     let frame = match asking.await {
-        Ok(frame) => frame.map_err(|error| unreachable(&error))?,
+        Ok(frame) => frame.map_err(|error| match error.kind() {
+            // How a socket says that its time is over.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => silent(),
+            _ => unreachable(&error),
+        })?,
         Err(stopped) => return Err(ConnectError::Unavailable(stopped.to_string())),
     };
     match version(&frame) {
@@ -40,9 +44,14 @@ pub(super) async fn check(door: &Door, trust: Option<RustlsConnector>) -> Result
             "the broker is version {version}: its streams need RabbitMQ 3.10 or later"
         ))),
         None => Err(ConnectError::Refused(
-            "what listens there does not speak AMQP 0-9-1 as RabbitMQ does".to_owned(),
+            "what listens there does not speak AMQP 0-9-1 as RabbitMQ does; TLS is amqps://"
+                .to_owned(),
         )),
     }
+}
+
+fn silent() -> ConnectError {
+    ConnectError::Unavailable(format!("no answer within {} s", STEP_MAX.as_secs()))
 }
 
 /// What the broker says first, or what it said in place of a frame.

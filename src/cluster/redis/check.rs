@@ -49,6 +49,7 @@ pub(super) async fn check(
     let info = checker.info().await?;
     checker.server(&info)?;
     checker.master().await?;
+    checker.replicas(&info)?;
     checker.eviction(&info)?;
     checker.keys().await?;
     for script in scripts.all() {
@@ -113,6 +114,17 @@ impl Checker<'_> {
             Ok(true) => Ok(()),
             _ => Err(self.node.unavailable("is a replica, not the master")),
         }
+    }
+
+    fn replicas(&self, info: &Info) -> Result<(), ConnectError> {
+        let needed = self.shared.options.redis_wait;
+        let there = info.replicas();
+        if there < needed as usize {
+            return Err(self.node.unavailable(&format!(
+                "has {there} replicas that are up to date, of {needed} that redis_wait asks for"
+            )));
+        }
+        Ok(())
     }
 
     fn eviction(&self, info: &Info) -> Result<(), ConnectError> {
@@ -216,6 +228,12 @@ impl Info {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     }
 
+    /// How many replicas are there and follow.
+    fn replicas(&self) -> usize {
+        let online = |line: &&str| line.starts_with("slave") && line.contains(",state=online,");
+        self.0.lines().filter(online).count()
+    }
+
     fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
     }
@@ -236,6 +254,18 @@ mod tests {
         assert_eq!(info.number("maxmemory"), Some(1024));
         assert_eq!(info.get("maxmemory_policy"), Some("noeviction"));
         assert_eq!(info.get("max"), None);
+    }
+
+    #[test]
+    fn replicas_count_once_they_follow() {
+        let info = Info(
+            "role:master\r\nconnected_slaves:2\r\n\
+             slave0:ip=127.0.0.1,port=1,state=online,offset=1,lag=0\r\n\
+             slave1:ip=127.0.0.1,port=2,state=wait_bgsave,offset=0,lag=0\r\n\
+             slave_expires_tracked_keys:0\r\n"
+                .to_owned(),
+        );
+        assert_eq!(info.replicas(), 1);
     }
 
     #[test]

@@ -53,6 +53,15 @@ impl Connector {
         self.address.to_string()
     }
 
+    /// What may be wrong where nothing answers: a server without TLS waits for more of what it takes for a command.
+    pub(super) fn hint(&self) -> &'static str {
+        if self.address.tls {
+            "; does it speak TLS on that port?"
+        } else {
+            ""
+        }
+    }
+
     /// Finds the node, anew each time: Sentinel may name another one than before.
     ///
     /// # Errors
@@ -69,24 +78,43 @@ impl Connector {
         }
     }
 
+    /// Whether that node is still the one, as far as a Sentinel answers. The master of before takes writes for seconds
+    /// after a failover, which are lost when it becomes a replica.
+    pub(super) async fn is_current(&self, node: &Node) -> bool {
+        let Place::Sentinel { sentinels, master } = &self.address.place else {
+            return true;
+        };
+        let Ok(ca) = self.ca().await else {
+            return true;
+        };
+        match self.ask_sentinels(sentinels, master, ca.as_ref()).await {
+            Ok(host) => host == node.host,
+            Err(_) => true,
+        }
+    }
+
     /// The file is read each time, so that a new one is taken without a restart.
-    async fn ca(&self) -> Result<Option<Vec<u8>>, ConnectError> {
-        match &self.ca_file {
-            Some(file) if self.address.tls => match tokio::fs::read(file).await {
-                Ok(pem) => Ok(Some(pem)),
-                Err(error) => Err(ConnectError::Refused(format!(
-                    "cannot read the CA's certificates in {}: {error}",
-                    file.display()
-                ))),
-            },
-            _ => Ok(None),
+    async fn ca(&self) -> Result<Option<String>, ConnectError> {
+        let Some(file) = self.ca_file.as_ref().filter(|_| self.address.tls) else {
+            return Ok(None);
+        };
+        match tokio::fs::read_to_string(file).await {
+            Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(Some(pem)),
+            Ok(_) => Err(ConnectError::Refused(format!(
+                "there is no certificate in {}: a CA's are needed, in PEM",
+                file.display()
+            ))),
+            Err(error) => Err(ConnectError::Refused(format!(
+                "cannot read the CA's certificates in {}: {error}",
+                file.display()
+            ))),
         }
     }
 
     fn at(
         &self,
         host: &Host,
-        ca: Option<&Vec<u8>>,
+        ca: Option<&String>,
         database: i64,
         credentials: bool,
     ) -> Result<Node, ConnectError> {
@@ -119,7 +147,7 @@ impl Connector {
                     info,
                     TlsCertificates {
                         client_tls: None,
-                        root_cert: Some(pem.clone()),
+                        root_cert: Some(pem.clone().into_bytes()),
                     },
                 ),
                 None => Client::open(info),
@@ -140,7 +168,7 @@ impl Connector {
         &self,
         sentinels: &[Host],
         master: &str,
-        ca: Option<&Vec<u8>>,
+        ca: Option<&String>,
     ) -> Result<Host, ConnectError> {
         let mut silent = Vec::new();
         let mut last = None;

@@ -71,9 +71,12 @@ pub(super) fn connect_error(host: &str, error: &RedisError) -> ConnectError {
         }
         _ if text.starts_with("WRONGPASS") => refused("refuses the user or the password"),
         _ if text.contains("DB index is out of range") => refused("has no such database"),
-        _ if text.contains("invalid peer certificate") => refused(&format!(
-            "has a certificate that is not trusted ({text}): name its CA's file"
-        )),
+        _ if text.contains("UnknownIssuer") => {
+            refused("has a certificate of a CA that is not trusted")
+        }
+        _ if text.contains("invalid peer certificate") => {
+            refused(&format!("is not trusted: {text}"))
+        }
         _ if text.contains("corrupt message") => refused("does not speak TLS on that port"),
         _ => ConnectError::Unavailable(format!("{host}: {text}")),
     }

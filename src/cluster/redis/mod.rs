@@ -4,7 +4,7 @@
 //!
 //! | key | type | what is in it |
 //! |---|---|---|
-//! | `{tidings:<name>}:journal` | stream | position `n` is the id `n-0`; fields `e` the entry, `t` its time in ms, `b` the bytes of all entries up to it, this one included |
+//! | `{tidings:<name>}:journal` | stream | position `n` is the id `n-0`; fields `e` the entry, `t` its time in ms, `b` the bytes of all entries up to it, this one included, each with 64 for what Redis adds |
 //! | `{tidings:<name>}:meta` | hash | `epoch`, `end` the newest position, `bytes` of all entries ever |
 //! | `{tidings:<name>}:nodes` | stream | announcements, about the last 1,000 |
 //!
@@ -35,12 +35,12 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// A journal in Redis Streams.
 pub struct RedisJournal {
-    connector: Connector,
     shared: Arc<Shared>,
 }
 
 /// What the journal's sessions have in common.
 struct Shared {
+    connector: Connector,
     keys: Keys,
     options: JournalOptions,
     warnings: check::Warnings,
@@ -62,8 +62,8 @@ impl RedisJournal {
             address.password = Some(password.clone());
         }
         Ok(Self {
-            connector: Connector::new(address, options.ca_file.clone()),
             shared: Arc::new(Shared {
+                connector: Connector::new(address, options.ca_file.clone()),
                 keys: Keys::new(&options.name),
                 options: options.clone(),
                 warnings: check::Warnings::default(),
@@ -76,21 +76,22 @@ impl Journal for RedisJournal {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, ConnectError>> {
         Box::pin(async {
             let session = async {
-                let node = self.connector.node().await?;
+                let node = self.shared.connector.node().await?;
                 RedisSession::open(node, Arc::clone(&self.shared)).await
             };
             match tokio::time::timeout(CONNECT, session).await {
                 Ok(session) => Ok(Box::new(session?) as Box<dyn Session>),
                 Err(_) => Err(ConnectError::Unavailable(format!(
-                    "no connection within {} s",
-                    CONNECT.as_secs()
+                    "no connection within {} s{}",
+                    CONNECT.as_secs(),
+                    self.shared.connector.hint()
                 ))),
             }
         })
     }
 
     fn describe(&self) -> String {
-        self.connector.describe()
+        self.shared.connector.describe()
     }
 }
 

@@ -215,6 +215,9 @@ impl Session for RedisSession {
             if let Some(fault) = self.broken.get() {
                 return Err(fault.clone());
             }
+            if !self.shared.connector.is_current(&self.node).await {
+                return Err(Fault("Sentinel names another master".to_owned()));
+            }
             let [seconds, micros] = reply::array(self.asks.ask(cmd("TIME")).await?)?;
             let (seconds, micros) = (reply::number(seconds)?, reply::number(micros)?);
             let now_ms = seconds.unwrap_or(0) * 1_000 + micros.unwrap_or(0) / 1_000;
@@ -268,13 +271,17 @@ fn acknowledged(
     if replicas > 0 {
         let have_it = match answers.next().map(reply::number) {
             Some(Ok(Some(have_it))) => have_it,
-            Some(Err(fault)) => return Err(AppendFault::Unknown(fault.to_string())),
             _ => 0,
         };
         if have_it < u64::from(replicas) {
-            return Err(AppendFault::Unknown(format!(
-                "{have_it} of {replicas} replicas have acknowledged it"
-            )));
+            // Every append behind this one would wait as long, one after the other. A new session begins when there are
+            // enough replicas.
+            let fault = Fault(format!(
+                "{have_it} of {replicas} replicas have acknowledged an entry"
+            ));
+            let unknown = AppendFault::Unknown(fault.to_string());
+            broken.get_or_init(|| fault);
+            return Err(unknown);
         }
     }
     Ok(Some(position))
@@ -307,17 +314,17 @@ mod tests {
     }
 
     #[test]
-    fn too_few_replicas_leave_it_unknown() {
-        let of = |have_it| answered(Ok(vec![Value::Int(7), Value::Int(have_it)]), 2).0;
-        assert_eq!(of(2), Ok(Some(7)));
-        assert!(matches!(of(1), Err(AppendFault::Unknown(_))));
+    fn too_few_replicas_leave_it_unknown_and_break_the_session() {
+        let of = |have_it| answered(Ok(vec![Value::Int(7), Value::Int(have_it)]), 2);
+        assert_eq!(of(2), (Ok(Some(7)), false));
+        assert!(matches!(of(1), (Err(AppendFault::Unknown(_)), true)));
         let changed = vec![
             Value::Int(7),
             Value::ServerError(error("UNBLOCKED force unblock")),
         ];
         assert!(matches!(
-            answered(Ok(changed), 2).0,
-            Err(AppendFault::Unknown(_))
+            answered(Ok(changed), 2),
+            (Err(AppendFault::Unknown(_)), true)
         ));
     }
 

@@ -385,7 +385,7 @@ fn script(name: &str) -> PathBuf {
     [folder, name].iter().collect()
 }
 
-fn installed(name: &str) -> PathBuf {
+pub(crate) fn installed(name: &str) -> PathBuf {
     let path = script(name);
     assert!(
         path.exists(),

@@ -1,10 +1,13 @@
 //! What the tests share.
 
+pub(crate) mod broker;
+pub(crate) mod chaos;
 pub(crate) mod client;
 pub(crate) mod http2;
 pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod load;
+pub(crate) mod ports;
 pub(crate) mod server;
 pub(crate) mod stream;
 pub(crate) mod wait;

@@ -14,7 +14,9 @@ if known[1] and known[1] ~= epoch then
   return redis.error_reply('FENCED the journal is in another epoch')
 end
 local position = tonumber(known[2] or 0) + 1
-local bytes = tonumber(known[3] or 0) + #entry
+-- Small entries take about so much more than themselves in Redis' memory.
+local size = #entry + 64
+local bytes = tonumber(known[3] or 0) + size
 
 local function whole(number)
   return string.format('%.0f', number)
@@ -37,7 +39,7 @@ if type(added) == 'table' then
       local fields = info[i + 1][2]
       for j = 1, #fields, 2 do
         if fields[j] == 'b' then
-          bytes = math.max(bytes, (tonumber(fields[j + 1]) or 0) + #entry)
+          bytes = math.max(bytes, (tonumber(fields[j + 1]) or 0) + size)
         end
       end
     end
