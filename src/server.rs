@@ -1,7 +1,12 @@
 //! A hub that runs: its log, its fan-out, its door, and how it goes down.
 
 use crate::{
-    config::{self, Config},
+    cluster::{
+        BadUrl, Clocks, ReplicatedLog,
+        journal::{ConnectError, JournalOptions},
+        journal_at,
+    },
+    config::{self, Config, JournalUrl},
     delivery::silence::Silences,
     fanout::Hub,
     http::{
@@ -12,12 +17,13 @@ use crate::{
     log::{
         Clock, EventLog, LogOptions,
         memory::MemoryLog,
+        replica::ReplicaLog,
         retention::{Limits, Retention, Rule},
         sqlite::{self, OpenError, SqliteLog},
     },
 };
 use axum::Router;
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,12 +33,32 @@ pub enum StartError {
     /// Its log cannot be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// `cluster.journal` cannot be used.
+    #[error("cluster.journal: {0}")]
+    Url(#[from] BadUrl),
+    /// The broker refuses this hub.
+    #[error("the journal at {journal} refuses this hub: {why}")]
+    Journal {
+        /// Where it is, without user and password.
+        journal: String,
+        /// What has to be changed.
+        why: ConnectError,
+    },
+    /// `cluster.password_file` cannot be read.
+    #[error("cluster.password_file: cannot read {}", path.display())]
+    Password {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// A hub. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Server {
     hub: Arc<Hub>,
+    cluster: Option<Arc<ReplicatedLog>>,
     config: Arc<Config>,
     app: Arc<App>,
     drain: CancellationToken,
@@ -50,7 +76,7 @@ impl Server {
     ///
     /// [`StartError`], with a text that says what to do.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
-        let log = open_log(config).await?;
+        let (log, cluster) = open_log(config).await?;
         let (drain, tasks, fan_out) = (
             CancellationToken::new(),
             TaskTracker::new(),
@@ -62,9 +88,24 @@ impl Server {
         fan_out.spawn(Arc::clone(&hub).run(tail));
         let silences = Silences::new(config.subscribe.keepalive);
         fan_out.spawn(Arc::clone(&silences).run(drain.clone()));
+        if let Some(cluster) = &cluster {
+            cluster.members().count_streams_of(&hub);
+            cluster
+                .members()
+                .listens_at(match config.cluster.address.as_str() {
+                    "" => config.listen.to_string(),
+                    address => address.to_owned(),
+                });
+            fan_out.spawn(end_streams_if_outdated(
+                Arc::clone(cluster),
+                Arc::clone(&hub),
+                drain.clone(),
+            ));
+        }
         fan_out.close();
         let app = App::new(
             Arc::clone(&hub),
+            cluster.clone(),
             config,
             silences,
             drain.clone(),
@@ -73,6 +114,7 @@ impl Server {
         let (config, stop) = (Arc::new(config.clone()), CancellationToken::new());
         Ok(Self {
             hub,
+            cluster,
             config,
             app,
             drain,
@@ -104,6 +146,12 @@ impl Server {
     /// Serves connections until [`Server::shutdown`] was called and the last one ended, or `drain_timeout` passed;
     /// then closes the log.
     pub async fn serve(&self, listener: TcpListener) {
+        if let Some(cluster) = &self.cluster
+            && self.config.cluster.address.is_empty()
+            && let Ok(address) = listener.local_addr()
+        {
+            cluster.members().listens_at(address.to_string());
+        }
         let loopback = listener
             .local_addr()
             .is_ok_and(|address| address.ip().is_loopback());
@@ -157,7 +205,107 @@ impl Server {
     }
 }
 
-async fn open_log(config: &Config) -> Result<Arc<dyn EventLog>, OpenError> {
+type Opened = (Arc<dyn EventLog>, Option<Arc<ReplicatedLog>>);
+
+async fn open_log(config: &Config) -> Result<Opened, StartError> {
+    match &config.cluster.journal {
+        Some(url) => {
+            let log = open_replica(config, url).await?;
+            Ok((Arc::clone(&log) as Arc<dyn EventLog>, Some(log)))
+        }
+        None => Ok((open_single(config)?, None)),
+    }
+}
+
+async fn open_replica(config: &Config, url: &JournalUrl) -> Result<Arc<ReplicatedLog>, StartError> {
+    let cluster = &config.cluster;
+    let journal = journal_at(url.secret(), &journal_options(config)?)?;
+    let options = log_options(&config.log);
+    let alone = config.data_dir.join(sqlite::FILE);
+    if alone.exists() {
+        tracing::warn!(
+            path = %alone.display(),
+            "the events that this hub kept alone are not part of the cluster: they stay where they are, unused; \
+             docs/clustering.md says how to publish them to it"
+        );
+    }
+    let local: Arc<dyn ReplicaLog> = match config.log.engine {
+        config::Engine::Memory => Arc::new(MemoryLog::replica(options)),
+        config::Engine::Sqlite => {
+            let dir = config.data_dir.join(format!("cluster-{}", cluster.name));
+            Arc::new(SqliteLog::open(&dir, sqlite::Durability::Replica, options)?)
+        }
+    };
+    let describe = journal.describe();
+    tracing::info!(journal = %describe, name = %cluster.name, "a node of a cluster");
+    let log = ReplicatedLog::open(local, journal, Clocks::system()).await;
+    let log = log.map_err(|why| StartError::Journal {
+        journal: describe,
+        why,
+    })?;
+    Ok(Arc::new(log))
+}
+
+/// What a journal keeps, unless it is told: as much in time as its nodes, and in bytes what a broker can bear.
+const JOURNAL_BYTES_REDIS: u64 = 256 << 20; // 256 MiB
+const JOURNAL_BYTES: u64 = 1 << 30; // 1 GiB
+
+fn journal_options(config: &Config) -> Result<JournalOptions, StartError> {
+    let (log, cluster) = (&config.log, &config.cluster);
+    let password = cluster.password_file.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path).map_err(|source| StartError::Password {
+            path: path.clone(),
+            source,
+        })?;
+        Ok::<_, StartError>(text.lines().next().unwrap_or_default().to_owned())
+    });
+    let in_memory = cluster
+        .journal
+        .as_ref()
+        .is_some_and(|url| url.secret().starts_with("redis"));
+    let bytes_max = cluster.journal_bytes_max.unwrap_or(match in_memory {
+        true => JOURNAL_BYTES_REDIS,
+        false => JOURNAL_BYTES,
+    });
+    let rules = log.retention.iter().map(|rule| rule.age_max);
+    let ages = rules.chain([
+        Some(config::RETENTION_AGE_DEFAULT),
+        Some(log.idempotency_age_max),
+    ]);
+    let longest = ages.map(|age| age.unwrap_or(Duration::MAX)).max();
+    let age_max = cluster.journal_age_max.or(longest).unwrap_or(Duration::MAX);
+    if cluster.journal_bytes_max.is_none() && bytes_max < log.bytes_max {
+        tracing::warn!(
+            journal_bytes_max = bytes_max,
+            log_bytes_max = log.bytes_max,
+            "the journal keeps less than a node's log may: a node that begins with nothing gets only what the journal \
+             still has; cluster.journal_bytes_max sets its bound"
+        );
+    }
+    Ok(JournalOptions {
+        name: cluster.name.clone(),
+        age_max_ms: u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX),
+        bytes_max,
+        ca_file: cluster.ca_file.clone(),
+        password: password.transpose()?,
+        redis_wait: u32::try_from(cluster.redis_wait).unwrap_or(u32::MAX),
+        nats_replicas: usize::try_from(cluster.nats_replicas).unwrap_or(usize::MAX),
+    })
+}
+
+/// A node that cannot read the journal any more sends its readers to the others, and waits to be upgraded.
+async fn end_streams_if_outdated(
+    cluster: Arc<ReplicatedLog>,
+    hub: Arc<Hub>,
+    drain: CancellationToken,
+) {
+    tokio::select! {
+        () = cluster.outdated() => hub.end(),
+        () = drain.cancelled() => {}
+    }
+}
+
+fn open_single(config: &Config) -> Result<Arc<dyn EventLog>, OpenError> {
     let options = log_options(&config.log);
     match config.log.engine {
         config::Engine::Memory => Ok(Arc::new(MemoryLog::new(options))),

@@ -14,8 +14,8 @@ use crate::{
     cursor::Cursor,
     event::Draft,
     log::{
-        AppendError, Batch, Bounds, BoxFuture, EventLog, Located, Outcome, Page, PageLimits,
-        Place, ReadError, Start, Tail, replica::ReplicaLog,
+        AppendError, Batch, Bounds, BoxFuture, EventLog, Located, Outcome, Page, PageLimits, Place,
+        ReadError, Start, Tail, replica::ReplicaLog,
     },
     topic::{Filter, Topic},
 };
@@ -107,6 +107,17 @@ impl ReplicatedLog {
     #[must_use]
     pub fn presence(&self, topic: &Topic) -> Presence {
         self.members.presence(topic)
+    }
+
+    /// Waits until an entry comes that this version does not read.
+    pub async fn outdated(&self) {
+        self.shared.outdated.cancelled().await;
+    }
+
+    /// Where the journal is, without user and password.
+    #[must_use]
+    pub fn journal(&self) -> String {
+        self.shared.journal.describe()
     }
 
     /// Waits until this node has been at the journal's end.

@@ -90,6 +90,8 @@ pub(super) struct Shared {
     pub(super) applied: watch::Sender<u64>,
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// Cancelled when an entry came that this version does not read.
+    pub(super) outdated: CancellationToken,
     /// Somebody who began with nothing asks for a checkpoint.
     pub(super) checkpoint_wanted: Notify,
     status: Mutex<Status>,
@@ -171,6 +173,7 @@ impl Shared {
             applied: watch::Sender::new(applied),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            outdated: CancellationToken::new(),
             checkpoint_wanted: Notify::new(),
             status: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
@@ -247,6 +250,7 @@ impl Shared {
 
     pub(super) fn met_newer(&self, format: u8) {
         self.status().newer = Some(format);
+        self.outdated.cancel();
     }
 
     pub(super) fn met_unreadable(&self) {

@@ -19,15 +19,42 @@ pub(super) struct Knob {
 
 /// Type, unit and range. Both ends are within the range.
 pub(super) enum Kind {
-    Size { min: u64, max: u64 },
-    Count { min: u64, max: u64 },
-    Time { min: Duration, max: Duration },
+    Size {
+        min: u64,
+        max: u64,
+    },
+    Count {
+        min: u64,
+        max: u64,
+    },
+    Time {
+        min: Duration,
+        max: Duration,
+    },
     Address,
     Path,
     Words(&'static [&'static str]),
     Hosts,
     Origins,
     Retention,
+    /// A broker's URL.
+    Journal,
+    /// A name that is part of other names.
+    Name,
+    /// Where others reach this hub; or nothing.
+    Reached,
+    /// The same, or empty.
+    Maybe(&'static Kind),
+}
+
+impl Kind {
+    /// What it is if it is not empty.
+    fn inner(&self) -> &Self {
+        match self {
+            Self::Maybe(kind) => kind,
+            kind => kind,
+        }
+    }
 }
 
 /// A table of knobs: [`super::Config`] and its parts.
@@ -115,6 +142,15 @@ impl fmt::Display for Kind {
                  in lower case, without a path and without the scheme's own port, such as \
                  [\"https://app.example.com\"]",
             ),
+            Self::Journal => {
+                f.write_str("a URL such as redis://127.0.0.1:6379 (schemes: ")?;
+                write!(f, "{})", super::journal::SCHEMES.join(", "))
+            }
+            Self::Name => f.write_str("1 to 64 letters, digits, - or _"),
+            Self::Reached => {
+                f.write_str("a host and a port such as hub-1.example.com:8080, or nothing")
+            }
+            Self::Maybe(kind) => write!(f, "{kind}; or \"\""),
             Self::Retention => f.write_str(
                 "an array of tables, such as [[log.retention]] with topics = \"github/**\"",
             ),
@@ -193,7 +229,7 @@ pub(super) fn quoted(text: &str) -> String {
 
 impl Setting for u64 {
     fn read(node: &Node, kind: &Kind) -> Result<Self, Fault> {
-        let number = match kind {
+        let number = match kind.inner() {
             Kind::Size { .. } => node.number().or_else(|| parse_size(node.text()?)),
             _ => node.number(),
         };
@@ -201,14 +237,14 @@ impl Setting for u64 {
     }
 
     fn within(&self, kind: &Kind) -> bool {
-        match kind {
+        match kind.inner() {
             Kind::Size { min, max } | Kind::Count { min, max } => (min..=max).contains(&self),
             _ => true,
         }
     }
 
     fn show(&self, kind: &Kind) -> String {
-        match kind {
+        match kind.inner() {
             Kind::Size { .. } => quoted(&show_size(*self)),
             _ => self.to_string(),
         }
@@ -222,7 +258,7 @@ impl Setting for Duration {
     }
 
     fn within(&self, kind: &Kind) -> bool {
-        match kind {
+        match kind.inner() {
             Kind::Time { min, max } => (min..=max).contains(&self),
             _ => true,
         }
@@ -265,6 +301,25 @@ impl Setting for PathBuf {
 
     fn show(&self, _: &Kind) -> String {
         quoted(&self.to_string_lossy())
+    }
+}
+
+impl Setting for String {
+    fn read(node: &Node, kind: &Kind) -> Result<Self, Fault> {
+        let text = node.text().ok_or_else(|| Fault::expected(kind, node))?;
+        Ok(text.to_owned())
+    }
+
+    fn within(&self, kind: &Kind) -> bool {
+        let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        match kind {
+            Kind::Name => (1..=64).contains(&self.len()) && self.bytes().all(name),
+            _ => self.bytes().all(|b| b.is_ascii_graphic()),
+        }
+    }
+
+    fn show(&self, _: &Kind) -> String {
+        quoted(self)
     }
 }
 

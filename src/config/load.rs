@@ -274,8 +274,21 @@ impl Config {
     }
 }
 
+/// All nodes decide alike about a key that comes twice at once: for that each has to know the newest ones.
+const CLUSTER_KEYS_MIN: u64 = 10_000;
+
 /// Knobs whose ranges depend on each other.
 fn check_together(config: &Config, origin: &dyn Fn(&str) -> Origin) -> Result<(), ConfigError> {
+    let keys_max = config.log.idempotency_keys_max;
+    if config.cluster.journal.is_some() && keys_max < CLUSTER_KEYS_MIN {
+        let key = "log.idempotency_keys_max";
+        return Err(ConfigError::Value {
+            origin: origin(key),
+            key: key.to_owned(),
+            expected: format!("in a cluster, at least {CLUSTER_KEYS_MIN}"),
+            found: keys_max.to_string(),
+        });
+    }
     let subscribe = &config.subscribe;
     if subscribe.drain_retry_min <= subscribe.drain_retry_max {
         return Ok(());

@@ -17,6 +17,7 @@
 
 pub mod environment;
 mod error;
+mod journal;
 mod knob;
 mod load;
 mod nearest;
@@ -27,6 +28,7 @@ mod table;
 pub mod units;
 
 pub use error::ConfigError;
+pub use journal::JournalUrl;
 pub use load::{Flag, Loaded, Origin, Provenance, Sources, load};
 pub use nearest::nearest;
 pub use retention::RetentionRule;
@@ -44,6 +46,11 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const MS: Duration = Duration::from_millis(1);
+
+const JOURNAL_AGE: Kind = Kind::Time {
+    min: Duration::from_mins(1),
+    max: LONG,
+};
 
 /// Topics that no [`RetentionRule`] matches keep their events for so long: 30 days.
 pub const RETENTION_AGE_DEFAULT: Duration = Duration::from_hours(30 * 24);
@@ -68,6 +75,8 @@ table! {
         subscribe: SubscribeConfig;
         /// Connections: how many, how slow, and from where.
         server: ServerConfig;
+        /// Several hubs as one, over a broker.
+        cluster: ClusterConfig;
     }
 }
 
@@ -186,6 +195,42 @@ table! {
         /// that keeps nothing for a stream but its socket and its place; "library", the HTTP library that
         /// serves all other requests, with its buffers. What clients see is the same.
         http1: Http1 = Http1::Lean, Kind::Words(Http1::WORDS);
+    }
+}
+
+table! {
+    /// Several hubs as one, over a broker. With a journal each hub keeps its replica of it in
+    /// `cluster-<name>` below the data directory; what a hub alone has kept there stays as it is, unused.
+    pub struct ClusterConfig {
+        /// The broker that keeps the journal: Redis 7.0 or Valkey, NATS 2.9.10 with JetStream, RabbitMQ
+        /// 3.10, or later ones. Empty: this hub is alone. Shown without user and password.
+        journal: Option<JournalUrl> = None, Kind::Maybe(&Kind::Journal);
+
+        /// Hubs with the same broker and name are one cluster.
+        name: String = "tidings".to_owned(), Kind::Name;
+
+        /// A file whose first line is the broker's password, in place of one in the URL.
+        password_file: Option<PathBuf> = None, Kind::Maybe(&Kind::Path);
+
+        /// A file with the certificates (PEM) of those who may vouch for the broker, in place of the system's.
+        ca_file: Option<PathBuf> = None, Kind::Maybe(&Kind::Path);
+
+        /// Where the other hubs and their pages say that this one is. Empty: the address that it listens on.
+        address: String = String::new(), Kind::Reached;
+
+        /// Redis: replicas that have to have an entry before it counts as kept (WAIT); 0 asks for none.
+        redis_wait: u64 = 0, Kind::Count { min: 0, max: 16 };
+
+        /// NATS: servers that keep the stream, 1, 3 or 5.
+        nats_replicas: u64 = 1, Kind::Count { min: 1, max: 5 };
+
+        /// The journal on the broker. Past that its oldest entries are removed; a hub that has not got them
+        /// by then begins anew, and its readers are told. Empty: 256MiB on Redis, which keeps it in memory, else 1GiB.
+        journal_bytes_max: Option<u64> = None, Kind::Maybe(&Kind::Size { min: MIB, max: ANY });
+
+        /// Older entries of the journal are removed. Empty: the longest of the retention rules and
+        /// `log.idempotency_age_max`, so that a hub that begins with nothing gets all that others keep.
+        journal_age_max: Option<Duration> = None, Kind::Maybe(&JOURNAL_AGE);
     }
 }
 

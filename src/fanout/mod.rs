@@ -137,7 +137,7 @@ impl Hub {
     }
 
     /// Ends all streams: live readers see it now, others when they look.
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut state = self.state();
         state.ended = true;
         state.feeds.end();

@@ -46,6 +46,8 @@ pub enum CloseReason {
     Overloaded,
     /// The hub is going down.
     Draining,
+    /// The node has nothing of its cluster's journal yet, or cannot read it.
+    NotReady,
 }
 
 impl CloseReason {
@@ -56,6 +58,7 @@ impl CloseReason {
             Self::Lagged => "lagged",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
+            Self::NotReady => "not_ready",
         }
     }
 }

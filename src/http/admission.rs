@@ -25,15 +25,14 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
     let reason = match () {
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
+        () if cannot_serve(app) && streams(request) => CloseReason::NotReady,
         () => return None,
     };
     let (version, path) = (request.version(), request.uri().path());
     if path == "/healthz" {
         return None;
     }
-    let streams =
-        request.method() == Method::GET && (path == "/events" || path.starts_with("/topics/"));
-    let mut response = match (streams, reason) {
+    let mut response = match (streams(request), reason) {
         (true, _) => stream_response(Body::from(sse::turned_away(
             reason,
             app.streams.drain_retry,
@@ -52,4 +51,17 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Some(response)
+}
+
+fn streams(request: &Request) -> bool {
+    let path = request.uri().path();
+    let topic = path.starts_with("/topics/") && !path.ends_with("/presence");
+    request.method() == Method::GET && (path == "/events" || topic)
+}
+
+/// A node that has never seen the journal has no ids to give; one that cannot read it any more has none that others know.
+fn cannot_serve(app: &App) -> bool {
+    app.cluster.as_ref().is_some_and(|cluster| {
+        app.hub.log().bounds().epoch == 0 || cluster.standing().newer.is_some()
+    })
 }

@@ -4,6 +4,7 @@ mod accept;
 mod admission;
 mod body;
 mod browser;
+mod cluster;
 mod gate;
 mod lean;
 mod library;
@@ -21,6 +22,7 @@ mod stall;
 mod subscribe;
 
 use crate::{
+    cluster::ReplicatedLog,
     config::Config,
     delivery::{silence::Silences, sse},
     fanout::Hub,
@@ -42,6 +44,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// What all handlers share.
 pub struct App {
     hub: Arc<Hub>,
+    cluster: Option<Arc<ReplicatedLog>>,
     ingest: Ingest,
     streams: Arc<sse::Settings>,
     filters_max: usize,
@@ -59,6 +62,7 @@ impl App {
     #[must_use]
     pub fn new(
         hub: Arc<Hub>,
+        cluster: Option<Arc<ReplicatedLog>>,
         config: &Config,
         silences: Arc<Silences>,
         drain: CancellationToken,
@@ -82,6 +86,7 @@ impl App {
         Arc::new(Self {
             ingest: Ingest::new(Arc::clone(hub.log()), bounds),
             hub,
+            cluster,
             streams: Arc::new(streams),
             filters_max: size(config.subscribe.filters_max),
             body_timeout: config.server.body_timeout,
@@ -110,7 +115,8 @@ impl App {
             .route("/events", get(subscribe::events))
             .route("/publish", post(publish::publish))
             .route("/healthz", get(pages::healthz))
-            .route("/readyz", get(pages::readyz))
+            .route("/readyz", get(cluster::readyz))
+            .route("/cluster", get(cluster::nodes))
             .merge(pages::routes())
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)

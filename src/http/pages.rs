@@ -51,11 +51,6 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// While the hub drains, admission answers in its place.
-pub(super) async fn readyz() -> &'static str {
-    "ready\n"
-}
-
 fn asset(kind: &'static str, bytes: impl Into<axum::body::Body>) -> Response {
     let headers: [(HeaderName, HeaderValue); 5] = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),

@@ -1,7 +1,7 @@
 //! `GET /topics/{topic}` and `GET /events`.
 
 use super::{
-    App, accept,
+    App, accept, cluster,
     problem::{self, Problem, quoted},
     publish::topic_of,
     query::Query,
@@ -49,8 +49,16 @@ pub(super) async fn topic(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let filter = Filter::topic(topic_of(parts.uri.path())?);
     let query = Query::parse(parts.uri.query());
+    // A topic that ends so itself has this slash encoded, or stands in the query of /events.
+    if let Some(path) = parts.uri.path().strip_suffix("/presence")
+        && path != "/topics"
+    {
+        let topic = topic_of(path)?;
+        query.finish(&[])?;
+        return Ok(cluster::presence(&app, &topic));
+    }
+    let filter = Filter::topic(topic_of(parts.uri.path())?);
     subscribe(&app, &parts, filter, query, &PARAMETERS[1..])
 }
 

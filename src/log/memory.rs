@@ -8,7 +8,7 @@ use super::{
     Page, PageGap, PageLimits, Place, ReadError, Start, StartGap, TAIL_GROUPS, Tail,
     keys::{self, Digest, Known, NewKeys, Plan, Positions},
     removal::{self, Removed},
-    replica::{self, Ancestor, Apply, Change, ReplicaLog},
+    replica::{self, Ancestor, Apply, Change, Looked, ReplicaLog},
 };
 use crate::{
     cursor::Cursor,
@@ -651,10 +651,7 @@ impl ReplicaLog for MemoryLog {
         Box::pin(async move { Ok(self.lock().replica.state.clone()) })
     }
 
-    fn known(
-        &self,
-        batch: Batch,
-    ) -> BoxFuture<'_, Result<(Batch, Vec<Option<Outcome>>), ReadError>> {
+    fn known(&self, batch: Batch) -> BoxFuture<'_, Result<Looked, ReadError>> {
         Box::pin(async move {
             let state = self.fresh()?;
             let now = state.now(&self.options);

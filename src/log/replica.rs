@@ -33,10 +33,7 @@ pub trait ReplicaLog: EventLog {
     /// # Errors
     ///
     /// [`ReadError`]: try again.
-    fn known(
-        &self,
-        batch: Batch,
-    ) -> BoxFuture<'_, Result<(Batch, Vec<Option<Outcome>>), ReadError>>;
+    fn known(&self, batch: Batch) -> BoxFuture<'_, Result<Looked, ReadError>>;
 
     /// The newest mark at or before that place, with its place.
     ///
@@ -48,6 +45,9 @@ pub trait ReplicaLog: EventLog {
     /// The epochs whose cursors are partly good in the present one, and up to where, oldest first.
     fn ancestors(&self) -> Vec<Ancestor>;
 }
+
+/// A batch, and what is known of each of its drafts.
+pub type Looked = (Batch, Vec<Option<Outcome>>);
 
 /// What is applied together.
 #[derive(Debug, Default)]

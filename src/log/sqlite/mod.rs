@@ -33,7 +33,7 @@ mod writer;
 use super::{
     AppendError, Batch, Bounds, BoxFuture, EventLog, Group, Located, LogOptions, Outcome, Page,
     PageLimits, Place, ReadError, Start, TAIL_GROUPS, Tail, removal,
-    replica::{Ancestor, Apply, ReplicaLog, shared_with},
+    replica::{Ancestor, Apply, Looked, ReplicaLog, shared_with},
 };
 use crate::{cursor::Cursor, event::Event, topic::Filter};
 use bytes::Bytes;
@@ -422,10 +422,7 @@ impl ReplicaLog for SqliteLog {
         Box::pin(self.shared.readers.run(read))
     }
 
-    fn known(
-        &self,
-        batch: Batch,
-    ) -> BoxFuture<'_, Result<(Batch, Vec<Option<Outcome>>), ReadError>> {
+    fn known(&self, batch: Batch) -> BoxFuture<'_, Result<Looked, ReadError>> {
         let options = &self.shared.options;
         let (epoch, now) = (self.bounds().epoch, options.clock.now_ms());
         let age_max_ms = options.key_age_max_ms;

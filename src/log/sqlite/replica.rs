@@ -9,7 +9,7 @@ use crate::log::{
     Batch, Group, Outcome,
     keys::Positions,
     removal::Removed,
-    replica::{Ancestor, Apply, Change, MARKS_MAX, end_epoch},
+    replica::{Ancestor, Apply, Change, Looked, MARKS_MAX, end_epoch},
 };
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -94,7 +94,7 @@ pub(super) fn known(
     reader: &mut Reader,
     batch: Batch,
     (epoch, now, age_max_ms): (u64, u64, u64),
-) -> rusqlite::Result<(Batch, Vec<Option<Outcome>>)> {
+) -> rusqlite::Result<Looked> {
     let (conn, _) = reader.split();
     let _snapshot = Snapshot::begin(conn)?;
     let known = batch.drafts.iter().map(|draft| {

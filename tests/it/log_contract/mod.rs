@@ -1,8 +1,9 @@
 //! The laws of `EventLog`, each as a test that every engine runs.
 
 use crate::log_support::{
-    Engine, InMemory, ManualClock, Memory, NEW_YEAR, PAGE, Replicated, Sqlite, UNLIMITED, after, append, draft, filter,
-    full, join_all, kept, keyed, options, owned, put, replay, replay_in, rule, start, try_append,
+    Engine, InMemory, ManualClock, Memory, NEW_YEAR, PAGE, Replicated, Sqlite, UNLIMITED, after,
+    append, draft, filter, full, join_all, kept, keyed, options, owned, put, replay, replay_in,
+    rule, start, try_append,
 };
 use std::{collections::HashSet, sync::Arc};
 use tidings::{

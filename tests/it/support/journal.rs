@@ -159,7 +159,10 @@ impl Session for MemorySession {
         entry: &'a Sealed,
     ) -> BoxFuture<'a, Result<Acknowledgement, AppendFault>> {
         Box::pin(async move {
-            drop(self.alive().map_err(|fault| AppendFault::NotSent(fault.0))?);
+            drop(
+                self.alive()
+                    .map_err(|fault| AppendFault::NotSent(fault.0))?,
+            );
             let at = self
                 .journal
                 .change(|state| state.append(entry.bytes.clone()));
