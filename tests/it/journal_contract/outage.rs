@@ -1,11 +1,15 @@
 //! The broker goes away under load, and what was acknowledged is there when it comes back.
 
 use super::*;
-use std::collections::HashMap;
+use crate::support::broker::{nats::NatsCluster, sentinel::SentinelSet};
+use std::{collections::HashMap, future::pending};
 use tokio::{select, task::JoinSet};
 
 /// How long a session may take to find out that its broker does not answer.
 const FOUND_OUT: Duration = Duration::from_secs(15);
+
+/// How long it takes at most until there is a session again, once the broker is back.
+const HEALED: Duration = Duration::from_secs(5);
 
 /// Keeps entries on their way through a session, until one fails.
 struct Load {
@@ -15,7 +19,7 @@ struct Load {
 }
 
 impl Load {
-    /// Until so many are acknowledged; then more go on, until `outage` has made one fail.
+    /// Until so many are acknowledged; then on until `outage` has made one fail, or so many are again.
     async fn run(
         &mut self,
         session: &dyn Session,
@@ -25,9 +29,12 @@ impl Load {
         let mut on_their_way: JoinSet<(Bytes, Result<Option<u64>, AppendFault>)> = JoinSet::new();
         let mut outage = std::pin::pin!(outage);
         let (mut is_out, mut failed) = (false, false);
-        let wanted = self.acknowledged.len() + enough;
+        let before = self.acknowledged.len();
         loop {
-            let many = self.acknowledged.len() >= wanted;
+            let many = self.acknowledged.len() >= before + enough;
+            if is_out && self.acknowledged.len() >= before + 2 * enough {
+                return;
+            }
             select! {
                 () = &mut outage, if many && !is_out => is_out = true,
                 Some(answered) = on_their_way.join_next() => match answered.unwrap() {
@@ -77,6 +84,14 @@ async fn tail_until_fault(tail: &mut dyn EntryTail, seen: &mut Vec<(u64, Bytes)>
     }
 }
 
+/// As it is done: about once a second, until it fails.
+async fn tend_until_fault(session: &dyn Session) {
+    let mut tick = interval(Duration::from_secs(1));
+    while session.tend().await.is_ok() {
+        tick.tick().await;
+    }
+}
+
 /// Nothing that is asked of a session without a broker takes for ever, or succeeds.
 async fn is_lost(session: &dyn Session) {
     let begun = Instant::now();
@@ -101,51 +116,93 @@ async fn is_lost(session: &dyn Session) {
     assert!(took < FOUND_OUT, "{took:?}");
 }
 
+/// Sees one outage after the other.
+struct Survivor {
+    load: Load,
+    /// All entries after the outage before.
+    known: Vec<(u64, Bytes)>,
+    writers: u64,
+}
+
+impl Survivor {
+    fn new() -> Self {
+        Self {
+            load: Load {
+                writer: Writer::first(),
+                acknowledged: HashMap::new(),
+            },
+            known: Vec::new(),
+            writers: 1,
+        }
+    }
+
+    fn another(&mut self) -> Writer {
+        self.writers += 1;
+        Writer::another(self.writers)
+    }
+
+    /// Loses the broker under load. Gives the session with which that was.
+    async fn lose(
+        &mut self,
+        journal: &dyn Journal,
+        outage: impl Future<Output = ()>,
+    ) -> Box<dyn Session> {
+        let session = session(journal).await;
+        let after = self.known.last().map_or(0, |(position, _)| *position);
+        let mut tail = soon(session.tail(after)).await.unwrap();
+        // It sees what comes, whatever the load does to it.
+        let first = self.load.writer.append(&*session).await;
+        let mut seen = entries(&mut *tail, 1).await;
+        assert_eq!(payloads(&seen), [first]);
+        let load = self.load.run(&*session, 500, outage);
+        let tailing = async {
+            tail_until_fault(&mut *tail, &mut seen).await;
+            pending().await
+        };
+        soon(async {
+            select! {
+                () = load => (),
+                () = tailing => (),
+            }
+        })
+        .await;
+        self.known.extend(seen);
+        session
+    }
+
+    /// Finds everything again that was acknowledged or seen, once it is there again.
+    async fn find(&mut self, journal: &dyn Journal) {
+        let healed = timeout(HEALED, connected(journal)).await;
+        let session = healed.unwrap_or_else(|_| panic!("not within {HEALED:?}"));
+        let mut writer = self.another();
+        let newest = writer.append(&*session).await;
+        let all = entries_up_to(&*session, &newest).await;
+        let places: HashMap<_, _> = all.iter().map(|(p, bytes)| (bytes, *p)).collect();
+        assert_eq!(places.len(), all.len(), "none is there twice");
+        for (position, bytes) in &self.known {
+            assert_eq!(places.get(bytes), Some(position), "{bytes:?} was seen");
+        }
+        assert!(self.load.acknowledged.len() >= 500);
+        for (bytes, told) in &self.load.acknowledged {
+            let place = places.get(bytes);
+            let place = *place.unwrap_or_else(|| panic!("{bytes:?} was acknowledged"));
+            assert!(told.is_none_or(|told| told == place), "{bytes:?}");
+        }
+        self.known = all;
+        self.load.writer = self.another();
+    }
+}
+
 laws! {
     async fn a_killed_broker_loses_nothing_that_it_acknowledged(kind: Kind) {
         let mut broker = Broker::start(kind).await;
         let journal = journal(kind, &broker.url(), &options("kill"));
-        let mut load = Load { writer: Writer::first(), acknowledged: HashMap::new() };
-        let mut known: Vec<(u64, Bytes)> = Vec::new();
-        for round in 1..=2 {
-            let session = session(&*journal).await;
-            let after = known.last().map_or(0, |(position, _)| *position);
-            let mut tail = soon(session.tail(after)).await.unwrap();
-            let mut seen = Vec::new();
-            let outage = async {
-                broker.kill().await;
-            };
-            let both = async {
-                tokio::join!(
-                    load.run(&*session, 500, outage),
-                    tail_until_fault(&mut *tail, &mut seen),
-                );
-            };
-            soon(both).await;
+        let mut survivor = Survivor::new();
+        for _ in 0..2 {
+            let session = survivor.lose(&*journal, broker.kill()).await;
             is_lost(&*session).await;
-            drop((tail, session));
-
             broker.restart().await;
-            let begun = Instant::now();
-            let healed = timeout(Duration::from_secs(5), connected(&*journal)).await;
-            let session = healed.unwrap_or_else(|_| panic!("not after {:?}", begun.elapsed()));
-            let mut writer = Writer::another(100 + round);
-            let newest = writer.append(&*session).await;
-            let all = entries_up_to(&*session, &newest).await;
-            for kept in [&known, &seen] {
-                let there = kept.iter().all(|entry| all.contains(entry));
-                assert!(there, "what was seen before is there");
-            }
-            let places: HashMap<_, _> = all.iter().map(|(p, bytes)| (bytes, *p)).collect();
-            assert_eq!(places.len(), all.len(), "none is there twice");
-            assert!(load.acknowledged.len() >= 500);
-            for (bytes, told) in &load.acknowledged {
-                let place = places.get(bytes);
-                let place = *place.unwrap_or_else(|| panic!("{bytes:?} is lost"));
-                assert!(told.is_none_or(|told| told == place), "{bytes:?}");
-            }
-            known = all;
-            load.writer = Writer::another(200 + round);
+            survivor.find(&*journal).await;
         }
     }
 
@@ -159,11 +216,20 @@ laws! {
             writer.append(&*session).await;
             next_entries(&mut *tail).await;
             proxy.set(mode).await;
-            let begun = Instant::now();
-            let patience = if mode == Mode::Cut { Duration::from_secs(2) } else { FOUND_OUT };
+            let patience = match mode {
+                Mode::Cut => Duration::from_secs(2),
+                _ => FOUND_OUT,
+            };
+            // A tail on a line of its own may have more patience than those who tend the session.
             let mut seen = Vec::new();
-            let ended = timeout(patience, tail_until_fault(&mut *tail, &mut seen)).await;
-            assert!(ended.is_ok(), "{mode:?}: the tail still waits after {:?}", begun.elapsed());
+            let found_out = async {
+                select! {
+                    () = tail_until_fault(&mut *tail, &mut seen) => (),
+                    () = tend_until_fault(&*session) => (),
+                }
+            };
+            let found_out = timeout(patience, found_out).await;
+            assert!(found_out.is_ok(), "{mode:?}: not within {patience:?}");
             is_lost(&*session).await;
             proxy.set(Mode::Pass).await;
         }
@@ -210,4 +276,40 @@ async fn connected(journal: &dyn Journal) -> Box<dyn Session> {
             Err(ConnectError::Refused(text)) => panic!("refused: {text}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nats_servers_lose_nothing_with_their_leader() {
+    let mut cluster = NatsCluster::start().await;
+    let replicated = JournalOptions {
+        nats_replicas: 3,
+        ..options("kill")
+    };
+    let journal = journal(Kind::Nats, &cluster.url(), &replicated);
+    let mut survivor = Survivor::new();
+    for _ in 0..2 {
+        survivor
+            .lose(&*journal, cluster.kill_leader("tidings_kill"))
+            .await;
+        // Two are enough, once they have agreed on a leader.
+        cluster.leader("tidings_kill").await;
+        survivor.find(&*journal).await;
+        cluster.restart().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_waited_for_has_what_the_master_acknowledged() {
+    let mut set = SentinelSet::start().await;
+    let waited_for = JournalOptions {
+        redis_wait: 1,
+        ..options("kill")
+    };
+    let with_replica = journal(Kind::Redis, &set.url(), &waited_for);
+    let mut survivor = Survivor::new();
+    let session = survivor.lose(&*with_replica, set.kill_master()).await;
+    is_lost(&*session).await;
+    // Nobody is left to wait for.
+    let alone = journal(Kind::Redis, &set.url(), &options("kill"));
+    survivor.find(&*alone).await;
 }

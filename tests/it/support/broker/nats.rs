@@ -116,12 +116,28 @@ impl NatsCluster {
         format!("nats://{}", addresses.join(","))
     }
 
-    /// `kill -9` of the server that leads the stream now.
+    /// `kill -9` of the server that leads the stream now. Electing another one takes some seconds.
     pub(crate) async fn kill_leader(&mut self, stream: &str) {
         let leader = self.leader(stream).await;
-        let mut servers = self.servers.iter_mut();
-        let leader = servers.find(|server| format!("n{}", server.port) == leader);
-        leader.expect("one of the three").kill().await;
+        self.servers[leader].kill().await;
+    }
+
+    /// Waits until a server that runs leads the stream. Gives which.
+    pub(crate) async fn leader(&self, stream: &str) -> usize {
+        let context = jetstream::new(self.connect().await);
+        let begun = Instant::now();
+        let mut tick = interval(Duration::from_millis(20));
+        loop {
+            let info = context.get_stream(stream).await;
+            let leader = info.map(|stream| stream.cached_info().cluster.clone()?.leader);
+            if let Ok(Some(leader)) = &leader
+                && let Some(index) = self.running(leader)
+            {
+                return index;
+            }
+            assert!(begun.elapsed() < super::PATIENCE, "{leader:?}");
+            tick.tick().await;
+        }
     }
 
     /// Starts those again that were killed.
@@ -140,18 +156,9 @@ impl NatsCluster {
         client.expect("a connection")
     }
 
-    async fn leader(&self, stream: &str) -> String {
-        let context = jetstream::new(self.connect().await);
-        let begun = Instant::now();
-        let mut tick = interval(Duration::from_millis(20));
-        loop {
-            let info = context.get_stream(stream).await;
-            let leader = info.map(|stream| stream.cached_info().cluster.clone()?.leader);
-            match leader {
-                Ok(Some(leader)) => return leader,
-                other => assert!(begun.elapsed() < super::PATIENCE, "{other:?}"),
-            }
-            tick.tick().await;
-        }
+    fn running(&self, name: &str) -> Option<usize> {
+        let named =
+            |server: &Broker| server.server.is_some() && name == format!("n{}", server.port);
+        self.servers.iter().position(named)
     }
 }
