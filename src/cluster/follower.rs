@@ -282,6 +282,10 @@ impl Follower {
                     self.apply(step).await?;
                     self.begin_epoch(at, mark, to, fork).await?;
                     step = Step::after(&self.ledger);
+                } else if self.is_odd(&step.ledger, at, &entry) {
+                    self.apply(step).await?;
+                    self.odd_at = Some(at);
+                    return Err(End::Odd("an epoch began that is not this node's"));
                 } else {
                     step.ledger = next;
                     step.apply.marks.push((at, mark));
@@ -310,9 +314,13 @@ impl Follower {
         self.apply(step).await
     }
 
-    /// Whether it is of an epoch that began without this node's knowing. Asked once for each entry.
+    /// Whether it is of an epoch that began without this node's knowing, or begins one after such. Asked once for each entry.
     fn is_odd(&self, ledger: &Ledger, at: u64, entry: &Entry) -> bool {
-        let known = |epoch| epoch == 0 || self.shared.local.shared_with(epoch).is_some();
+        let begins = matches!(entry.body, Body::Epoch { .. });
+        let known = |epoch| match epoch {
+            0 => !begins,
+            epoch => self.shared.local.shared_with(epoch).is_some(),
+        };
         ledger.epoch != 0
             && entry.epoch != ledger.epoch
             && self.odd_at != Some(at)
@@ -329,7 +337,10 @@ impl Follower {
     ) -> Result<(), End> {
         let mut ledger = self.ledger.clone();
         ledger.begin(to, at);
-        let shared_to = position_after(fork.min(at));
+        let shared_to = match fork {
+            0 => 0,
+            fork => position_after(fork.min(at)),
+        };
         if self.ledger.epoch != 0 {
             tracing::warn!(
                 at,

@@ -257,23 +257,42 @@ impl ReplicatedLog {
         }
     }
 
-    /// Whether this node knows the start, or finds out that nobody can.
-    async fn wait_for(&self, start: &Start) -> Result<(), ReadError> {
+    /// Waits until this node knows the start, or finds out that nobody can. Gives where that is.
+    async fn known(&self, start: Start) -> Result<Start, ReadError> {
         let Start::Cursor(cursor) = start else {
-            return Ok(());
+            return Ok(start);
         };
-        let local = &self.shared.local;
+        let shared = &self.shared;
         let knows = || {
-            let bounds = local.bounds();
-            let shared_to = local.shared_with(cursor.epoch);
+            let applied = *shared.applied.borrow();
+            let shared_to = shared.local.shared_with(cursor.epoch);
             shared_to.is_some_and(|to| {
-                cursor.epoch != bounds.epoch || cursor.position <= bounds.head.min(to)
+                // Of an epoch that ended no more comes.
+                to != u64::MAX || entry::entry_of(cursor.position) <= applied
             })
         };
-        if knows() || self.shared.barrier(knows).await {
-            return Ok(());
+        if !knows() && !shared.barrier(knows).await {
+            return Err(ReadError::Behind);
         }
-        Err(ReadError::Behind)
+        // A node that began there, or where two epochs part, gives out the end of an entry, which may lie beyond the last
+        // event before it.
+        let of = entry::entry_of(cursor.position);
+        let is_end = cursor.position == entry::position_after(of);
+        let is_shared = |to| cursor.position <= to;
+        let has = is_end && of <= *shared.applied.borrow();
+        let known = has
+            && shared
+                .local
+                .shared_with(cursor.epoch)
+                .is_some_and(is_shared);
+        let head = shared.local.bounds().head;
+        Ok(Start::Cursor(Cursor {
+            position: match known {
+                true => cursor.position.min(head),
+                false => cursor.position,
+            },
+            ..cursor
+        }))
     }
 }
 
@@ -297,7 +316,7 @@ impl EventLog for ReplicatedLog {
         filter: &'a Arc<Filter>,
     ) -> BoxFuture<'a, Result<Located, ReadError>> {
         Box::pin(async move {
-            self.wait_for(&start).await?;
+            let start = self.known(start).await?;
             self.shared.local.locate(start, filter).await
         })
     }
