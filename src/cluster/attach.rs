@@ -44,7 +44,8 @@ impl Follower {
         }
         if ends.first > applied {
             // Gone is what it has, and perhaps what it lacks.
-            return match ends.first == applied + 1 {
+            let follows = ends.first == applied + 1 && self.may_follow(session, ends).await?;
+            return match follows {
                 true => Ok(session.tail(applied).await?),
                 false => self.begin_anew(session, ends).await,
             };
@@ -64,6 +65,16 @@ impl Follower {
             Some(_) => Ok(session.tail(applied).await?),
             None => self.prove(session, ends).await,
         }
+    }
+
+    /// Whether the oldest entry that is kept, if any is, is of the epoch that this node knows.
+    async fn may_follow(&self, session: &dyn Session, ends: Ends) -> Result<bool, Fault> {
+        if ends.last < ends.first {
+            return Ok(true);
+        }
+        let next = session.read(ends.first).await?;
+        let next = next.and_then(|bytes| Entry::read(&bytes).ok());
+        Ok(next.is_some_and(|next| next.epoch == self.ledger.epoch))
     }
 
     /// Whether another entry stands there than this node has.
@@ -121,6 +132,10 @@ impl Follower {
             fork,
             "the journal is not the one that this node knows: it was rolled back, or made anew"
         );
+        if fork + 1 < ends.first {
+            // Which epoch was present there, what is kept does not say.
+            return self.begin_anew(session, ends).await;
+        }
         let ancestors = self.shared.local.ancestors();
         let knew = |epoch| {
             epoch == self.ledger.epoch || ancestors.iter().any(|ancestor| ancestor.epoch == epoch)

@@ -66,10 +66,12 @@ pub(super) struct Follower {
     checkpoint: Checkpoint,
 }
 
-/// When the next checkpoint is due: with records only, since else checkpoints would call for checkpoints.
+/// When the next checkpoint is due: unless somebody asks for it with records only, since else checkpoints would call for
+/// checkpoints.
 struct Checkpoint {
     entries: u64,
     at: Instant,
+    is_wanted: bool,
 }
 
 /// Entries that are applied together.
@@ -228,7 +230,7 @@ impl Follower {
                 biased;
                 () = link.broken.cancelled() => return Err(End::Odd("the link was given up")),
                 () = self.shared.checkpoint_wanted.notified() => {
-                    self.checkpoint.at = Instant::now();
+                    self.checkpoint.is_wanted = true;
                     self.write_checkpoint();
                     continue;
                 }
@@ -425,7 +427,8 @@ impl Follower {
 
     /// Has a checkpoint written if one is due.
     fn write_checkpoint(&mut self) {
-        let due = self.checkpoint.entries >= CHECKPOINT_ENTRIES
+        let due = self.checkpoint.is_wanted
+            || self.checkpoint.entries >= CHECKPOINT_ENTRIES
             || (self.checkpoint.entries > 0 && Instant::now() >= self.checkpoint.at);
         if !due || self.ledger.epoch == 0 || !self.shared.standing().takes_publishes() {
             return;
@@ -453,6 +456,7 @@ impl Checkpoint {
         Self {
             entries: 0,
             at: Instant::now() + after,
+            is_wanted: false,
         }
     }
 }
