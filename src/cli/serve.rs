@@ -151,6 +151,13 @@ fn banner(config: &Config, address: SocketAddr) -> io::Result<()> {
             format!("{} (durability \"os\")", config.data_dir.display())
         }
     };
+    let data = match &config.cluster.journal {
+        Some(journal) => format!(
+            "{data}, as a node of {} over {journal}",
+            config.cluster.name
+        ),
+        None => data,
+    };
     let text = format!(
         "Tidings {} is listening on http://{address}\n  \
            page       http://{here}/\n  \

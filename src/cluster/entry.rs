@@ -5,7 +5,7 @@
 //! writer (8), number (8), time in ms (8).
 
 use super::{
-    journal::Sealed,
+    journal::{Begins, Sealed},
     ledger::{Ledger, Writer},
 };
 use crate::{
@@ -142,7 +142,7 @@ impl Entry {
             place.put_u32(crc);
         }
         let begins = match self.body {
-            Body::Epoch { to, .. } => Some(to),
+            Body::Epoch { to, looked, .. } => Some(Begins { epoch: to, looked }),
             _ => None,
         };
         Sealed {

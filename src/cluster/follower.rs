@@ -59,8 +59,8 @@ pub(super) struct Follower {
     pub(super) shared: Arc<Shared>,
     pub(super) members: Arc<Members>,
     pub(super) ledger: Ledger,
-    /// An entry of an epoch that nobody knows; what this node knows was verified after it was met.
-    odd_at: Option<u64>,
+    /// An epoch that nobody knows; what this node knows was verified after it was met.
+    odd: Option<u64>,
     /// Entries that were missed: this node has to begin anew.
     pub(super) missed: bool,
     checkpoint: Checkpoint,
@@ -123,7 +123,7 @@ impl Follower {
             shared,
             members,
             ledger,
-            odd_at: None,
+            odd: None,
             missed: false,
             checkpoint: Checkpoint::next(),
         }
@@ -288,9 +288,9 @@ impl Follower {
                 }
                 continue;
             }
-            if self.is_odd(&step.ledger, at, &entry) {
+            if self.is_odd(&step.ledger, entry.epoch) {
                 self.apply(step).await?;
-                self.odd_at = Some(at);
+                self.odd = Some(entry.epoch);
                 return Err(End::Odd("an entry came of an epoch that nobody knows"));
             }
             match step.ledger.judge(at, &entry) {
@@ -310,13 +310,10 @@ impl Follower {
         self.apply(step).await
     }
 
-    /// Whether it is of an epoch that began without this node's knowing. Asked once for each entry.
-    fn is_odd(&self, ledger: &Ledger, at: u64, entry: &Entry) -> bool {
+    /// Whether an epoch began without this node's knowing. Asked once for each.
+    fn is_odd(&self, ledger: &Ledger, epoch: u64) -> bool {
         let known = |epoch| epoch == 0 || self.shared.local.shared_with(epoch).is_some();
-        ledger.epoch != 0
-            && entry.epoch != ledger.epoch
-            && self.odd_at != Some(at)
-            && !known(entry.epoch)
+        ledger.epoch != 0 && epoch != ledger.epoch && self.odd != Some(epoch) && !known(epoch)
     }
 
     /// The present epoch ends at that entry: what lies beyond the fork is dropped.

@@ -71,8 +71,8 @@ pub trait Session: Send + Sync + 'static {
 pub struct Sealed {
     /// The epoch that it belongs to. A broker that knows the present epoch refuses entries of another one.
     pub epoch: u64,
-    /// If it begins a new epoch, that one; `epoch` is the one before, 0 if none is known.
-    pub begins: Option<u64>,
+    /// If it begins a new epoch, which; `epoch` is the one before, 0 if none is known.
+    pub begins: Option<Begins>,
     /// Who wrote it.
     pub writer: u64,
     /// Its number among the writer's.
@@ -81,6 +81,16 @@ pub struct Sealed {
     pub time_ms: u64,
     /// All of it, the above included: what is stored and comes back.
     pub bytes: Bytes,
+}
+
+/// What begins with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begins {
+    /// The new epoch.
+    pub epoch: u64,
+    /// How far its writer had seen the journal. An entry whose writer knew no epoch counts only if the present one began
+    /// no later.
+    pub looked: u64,
 }
 
 /// The broker's answer to come: the position if the broker tells it.

@@ -109,6 +109,16 @@ impl ReplicatedLog {
         self.members.presence(topic)
     }
 
+    /// What the broker takes at once, in bytes of events. Waits for a link.
+    pub async fn entry_bytes_max(&self) -> usize {
+        let mut links = self.shared.link.subscribe();
+        match links.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(link)) => link.session.entry_bytes_max().saturating_sub(ENTRY_ROOM),
+            // It is closed.
+            _ => usize::MAX,
+        }
+    }
+
     /// Waits until an entry comes that this version does not read.
     pub async fn outdated(&self) {
         self.shared.outdated.cancelled().await;

@@ -198,7 +198,10 @@ impl Shared {
             clock_off_ms: status.clock_off_ms,
             newer: status.newer,
             unreadable: status.unreadable,
-            last_error: status.last_error.clone().filter(|_| !linked),
+            last_error: match linked {
+                true => None,
+                false => status.last_error.clone(),
+            },
         }
     }
 

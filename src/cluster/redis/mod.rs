@@ -5,7 +5,7 @@
 //! | key | type | what is in it |
 //! |---|---|---|
 //! | `{tidings:<name>}:journal` | stream | position `n` is the id `n-0`; fields `e` the entry, `t` its time in ms, `b` the bytes of all entries up to it, this one included, each with 64 for what Redis adds |
-//! | `{tidings:<name>}:meta` | hash | `epoch`, `end` the newest position, `bytes` of all entries ever |
+//! | `{tidings:<name>}:meta` | hash | `epoch`, `began_at` its position, `end` the newest position, `bytes` of all entries ever |
 //! | `{tidings:<name>}:nodes` | stream | announcements, about the last 1,000 |
 //!
 //! In reading order: `address` is the URL, `connect` the way to the node that it means, `check` what that node has to be;

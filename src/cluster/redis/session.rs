@@ -82,10 +82,12 @@ impl RedisSession {
 
     fn append_commands(&self, entry: &Sealed) -> redis::Pipeline {
         let keys = &self.shared.keys;
-        let begins = entry.begins.map(|epoch| epoch.to_string());
+        let begins = entry.begins.map(|begins| begins.epoch.to_string());
+        let looked = entry.begins.map_or(0, |begins| begins.looked);
         let mut run = self.scripts.append.run(&[&keys.journal, &keys.meta]);
         run.arg(entry.epoch)
             .arg(begins.unwrap_or_default())
+            .arg(looked)
             .arg(entry.time_ms)
             .arg(&entry.bytes[..]);
         let mut commands = pipe();

@@ -179,10 +179,10 @@ laws! {
         }
         // A new epoch is one that was begun in the present one.
         let mut next = writer.seal("next");
-        next.begins = Some(EPOCH + 1);
+        next.begins = Some(begins(EPOCH + 1));
         append(&*session, &next).await.unwrap();
         let mut too_late = writer.seal("too late");
-        too_late.begins = Some(EPOCH + 2);
+        too_late.begins = Some(begins(EPOCH + 2));
         let answer = append(&*session, &too_late).await;
         assert_eq!(answer == Err(AppendFault::Fenced), kind == Kind::Redis);
         let mut last = writer.seal("last");
