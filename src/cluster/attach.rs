@@ -295,7 +295,7 @@ impl Follower {
             time_ms: self.shared.clock.now_ms(),
             body,
         };
-        let sealed = entry.seal();
+        let sealed = entry.seal(0);
         session.append(&sealed).await?.await
     }
 }

@@ -124,9 +124,9 @@ pub fn digest(bytes: &[u8]) -> u64 {
 }
 
 impl Entry {
-    /// What is stored of it.
+    /// What is stored of it, to be handed over for the so manieth time.
     #[must_use]
-    pub fn seal(&self) -> Sealed {
+    pub fn seal(&self, attempt: u32) -> Sealed {
         let mut out = BytesMut::with_capacity(HEADER_BYTES + self.body.bytes());
         out.put_slice(&MAGIC);
         out.put_u8(FORMAT);
@@ -150,6 +150,7 @@ impl Entry {
             begins,
             writer: self.writer,
             number: self.number,
+            attempt,
             time_ms: self.time_ms,
             bytes: out.freeze(),
         }

@@ -225,8 +225,7 @@ impl Follower {
                 biased;
                 () = link.broken.cancelled() => return Err(End::Odd("the link was given up")),
                 () = self.shared.checkpoint_wanted.notified() => {
-                    self.checkpoint.at = Instant::now();
-                    self.write_checkpoint();
+                    self.write_checkpoint(true);
                     continue;
                 }
                 next = tail.next() => next?,
@@ -235,7 +234,7 @@ impl Follower {
                 Tailed::Entries(entries) => self.take(link, entries).await?,
                 Tailed::Announcement(bytes) => self.members.heard(&bytes, &self.shared),
             }
-            self.write_checkpoint();
+            self.write_checkpoint(false);
         }
     }
 
@@ -403,9 +402,10 @@ impl Follower {
         }
     }
 
-    /// Has a checkpoint written if one is due.
-    fn write_checkpoint(&mut self) {
-        let due = self.checkpoint.entries >= CHECKPOINT_ENTRIES
+    /// Has a checkpoint written if one is due, or somebody waits for it.
+    fn write_checkpoint(&mut self, wanted: bool) {
+        let due = wanted
+            || self.checkpoint.entries >= CHECKPOINT_ENTRIES
             || (self.checkpoint.entries > 0 && Instant::now() >= self.checkpoint.at);
         if !due || self.ledger.epoch == 0 || !self.shared.standing().takes_publishes() {
             return;

@@ -77,6 +77,9 @@ pub struct Sealed {
     pub writer: u64,
     /// Its number among the writer's.
     pub number: u64,
+    /// How often it was handed over before. A broker that drops repetitions has to take each of these: an earlier one may
+    /// be there and not count.
+    pub attempt: u32,
     /// ms since 1970 UTC.
     pub time_ms: u64,
     /// All of it, the above included: what is stored and comes back.

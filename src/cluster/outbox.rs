@@ -123,7 +123,7 @@ impl Outbox {
             body: control.unwrap_or(Body::Records(batches)),
         };
         state.next += 1;
-        let (id, sealed) = (Id::of(&entry), entry.seal());
+        let (id, sealed) = (Id::of(&entry), entry.seal(0));
         state.entries.push_back(OnItsWay {
             entry,
             parts,
@@ -138,8 +138,9 @@ impl Outbox {
     pub(super) fn all(&self) -> Vec<(Id, Sealed)> {
         let mut state = self.state();
         let all = state.entries.iter_mut().map(|one| {
+            let attempt = one.attempts;
             one.attempts += 1;
-            (Id::of(&one.entry), one.entry.seal())
+            (Id::of(&one.entry), one.entry.seal(attempt))
         });
         all.collect()
     }

@@ -267,23 +267,41 @@ impl ReplicatedLog {
         }
     }
 
-    /// Whether this node knows the start, or finds out that nobody can.
-    async fn wait_for(&self, start: &Start) -> Result<(), ReadError> {
+    /// The start, once this node knows it or has found out that nobody can.
+    async fn known(&self, start: Start) -> Result<Start, ReadError> {
         let Start::Cursor(cursor) = start else {
-            return Ok(());
+            return Ok(start);
         };
-        let local = &self.shared.local;
         let knows = || {
-            let bounds = local.bounds();
-            let shared_to = local.shared_with(cursor.epoch);
-            shared_to.is_some_and(|to| {
-                cursor.epoch != bounds.epoch || cursor.position <= bounds.head.min(to)
-            })
+            let present = self.shared.local.bounds().epoch == cursor.epoch;
+            match present {
+                true => self.has(cursor.position),
+                // Of one that ended, all is known.
+                false => self.shared.local.shared_with(cursor.epoch).is_some(),
+            }
         };
-        if knows() || self.shared.barrier(knows).await {
-            return Ok(());
+        if !knows() && !self.shared.barrier(knows).await {
+            return Err(ReadError::Behind);
         }
-        Err(ReadError::Behind)
+        let Bounds { epoch, head, .. } = self.shared.local.bounds();
+        let beyond = epoch == cursor.epoch && cursor.position > head;
+        Ok(match beyond && self.has(cursor.position) {
+            // Nothing that was stored lies between.
+            true => Start::Cursor(Cursor {
+                position: head,
+                ..cursor
+            }),
+            false => start,
+        })
+    }
+
+    /// Whether a position of the present epoch is one that this node has, or one that a node gives that began after an
+    /// entry: the end of that.
+    fn has(&self, position: u64) -> bool {
+        let entry = entry::entry_of(position);
+        let applied = *self.shared.applied.borrow();
+        position <= self.shared.local.bounds().head
+            || (entry <= applied && position == entry::position_after(entry))
     }
 }
 
@@ -307,7 +325,7 @@ impl EventLog for ReplicatedLog {
         filter: &'a Arc<Filter>,
     ) -> BoxFuture<'a, Result<Located, ReadError>> {
         Box::pin(async move {
-            self.wait_for(&start).await?;
+            let start = self.known(start).await?;
             self.shared.local.locate(start, filter).await
         })
     }

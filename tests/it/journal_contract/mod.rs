@@ -118,6 +118,7 @@ impl Writer {
             begins,
             writer: self.writer,
             number: self.number,
+            attempt: 0,
             time_ms: now_ms(),
             bytes: bytes.into(),
         }
