@@ -4,11 +4,12 @@
 //! odd later ends that life, and the next one is verified again: so there is one place that decides what happened.
 
 use super::{
-    entry::{Body, Entry, Records, Unreadable, digest, position, position_after},
+    entry::{Body, Entry, Unreadable, digest, position, position_after},
     journal::{ConnectError, Fault, Tailed},
     ledger::{Ledger, Verdict},
     members::Members,
     outbox::Id,
+    records::Records,
     shared::{Link, Shared},
 };
 use crate::log::{
@@ -136,11 +137,13 @@ impl Follower {
     }
 
     async fn lives(&mut self, mut first: Option<Arc<Link>>) {
+        let mut after = CONNECT_AFTER.0;
         loop {
             let link = match first.take() {
                 Some(link) => link,
                 None => self.connect().await,
             };
+            let began = Instant::now();
             let end = self.life(&link).await;
             self.shared.link.send_replace(None);
             self.members.unlinked();
@@ -166,6 +169,12 @@ impl Follower {
                 }
                 End::Unknown => self.reload().await,
             }
+            // Whatever ends a life at its beginning will end the next one too.
+            after = match began.elapsed() < CONNECT_AFTER.1 {
+                true => (after * 2).min(CONNECT_AFTER.1),
+                false => CONNECT_AFTER.0,
+            };
+            sleep(after).await;
         }
     }
 

@@ -2,8 +2,9 @@
 //! own tail. What is not answered is handed over again: a repeated entry is void on all nodes.
 
 use super::{
-    entry::{Body, Entry, Records},
+    entry::{Body, Entry},
     journal::Sealed,
+    records::Records,
 };
 use crate::log::{AppendError, Outcome};
 use std::{

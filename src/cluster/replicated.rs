@@ -1,13 +1,14 @@
 //! A log that several nodes share: [`EventLog`] over a journal and this node's replica of it.
 
 use super::{
-    entry::{self, RECORDS_MAX, Records, draft_bytes},
+    entry::{self, RECORDS_MAX},
     follower::Follower,
     journal::{ConnectError, Journal},
     ledger::Ledger,
     members::{Members, Node, Presence},
     outbox::{Pending, What},
     publisher::{self, GROUP_BYTES_MAX},
+    records::{Records, draft_bytes},
     shared::{Clocks, Link, PUBLISH_TIMEOUT, Shared, Standing},
 };
 use crate::{
