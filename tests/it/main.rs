@@ -34,6 +34,7 @@ mod ndjson;
 mod overload;
 mod pages;
 mod publish;
+mod replica;
 mod resume;
 mod rude_clients;
 mod sharing;
