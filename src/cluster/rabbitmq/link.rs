@@ -1,9 +1,9 @@
 //! One connection to the broker: its TLS, its end, and what its failures mean. Knows nothing of queues.
 
 use super::address::Address;
-use crate::cluster::journal::ConnectError;
+use crate::cluster::journal::{ConnectError, Fault};
 use lapin::{
-    Connection, ConnectionProperties, ErrorKind,
+    Channel, Connection, ConnectionProperties, ErrorKind,
     tcp::{AsyncTcpStream, RustlsConnector},
 };
 use rustls::{
@@ -110,6 +110,12 @@ pub(super) struct Link {
     leash: Leash,
 }
 
+impl Link {
+    pub(super) async fn channel(&self) -> Result<Channel, Fault> {
+        answered(self.connection.create_channel()).await
+    }
+}
+
 /// Ends a connection's thread, which would wait for as long as the broker keeps the socket open and says nothing.
 struct Leash {
     /// Another handle to the connection's socket, as soon as there is one; `None` if by then nobody wants it.
@@ -133,6 +139,24 @@ impl Drop for Leash {
         };
         self.tasks.spawn_on(cut, &self.runtime);
     }
+}
+
+/// The broker's answer, if it comes in time.
+pub(super) async fn answered<T>(
+    asking: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(ANSWER_MAX, asking).await {
+        Ok(answer) => answer.map_err(|error| fault(&error)),
+        Err(_) => Err(silent()),
+    }
+}
+
+pub(super) fn silent() -> Fault {
+    Fault(format!("no answer within {} s", ANSWER_MAX.as_secs()))
+}
+
+pub(super) fn fault(error: &lapin::Error) -> Fault {
+    Fault(text(error))
 }
 
 async fn from_file(path: &Path) -> Result<RustlsConnector, ConnectError> {

@@ -1,9 +1,9 @@
 //! One session: a connection for what is sent, which the broker may hold up, and one for what is read.
 
 use super::{
-    link::{ANSWER_MAX, Link, text},
+    link::{ANSWER_MAX, Link, answered, text},
     look,
-    stream::{Names, answered, begun},
+    stream::{Names, begun},
     tail::Tail,
 };
 use crate::{
@@ -46,12 +46,12 @@ pub(super) struct RabbitSession {
 
 impl RabbitSession {
     pub(super) async fn new(names: Names, sending: Link, reading: Link) -> Result<Self, Fault> {
-        let entries = channel(&sending).await?;
+        let entries = sending.channel().await?;
         answered(entries.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Self {
             names,
             entries,
-            announcements: channel(&sending).await?,
+            announcements: sending.channel().await?,
             alarm: Arc::new(Alarm::of(&sending)),
             sending,
             reading: Arc::new(reading),
@@ -104,24 +104,17 @@ impl Session for RabbitSession {
 
     fn tail(&self, after: u64) -> BoxFuture<'_, Result<Box<dyn EntryTail>, Fault>> {
         Box::pin(async move {
-            let channels = [channel(&self.reading).await?, channel(&self.reading).await?];
-            let tail = Tail::new(self.reading.clone(), channels, &self.names, after).await?;
+            let tail = Tail::new(self.reading.clone(), &self.names, after).await?;
             Ok(Box::new(tail) as Box<dyn EntryTail>)
         })
     }
 
     fn read(&self, position: u64) -> BoxFuture<'_, Result<Option<Bytes>, Fault>> {
-        Box::pin(async move {
-            let channel = channel(&self.reading).await?;
-            look::entry(&channel, &self.names, position).await
-        })
+        Box::pin(look::entry(&self.reading, &self.names, position))
     }
 
     fn ends(&self) -> BoxFuture<'_, Result<Ends, Fault>> {
-        Box::pin(async move {
-            let channel = channel(&self.reading).await?;
-            look::ends(&channel, &self.names).await
-        })
+        Box::pin(look::ends(&self.reading, &self.names))
     }
 
     fn announce(&self, bytes: Bytes) -> BoxFuture<'_, Result<(), Fault>> {
@@ -159,10 +152,6 @@ impl Session for RabbitSession {
         };
         Box::pin(ready(tended))
     }
-}
-
-async fn channel(link: &Link) -> Result<Channel, Fault> {
-    answered(link.connection.create_channel()).await
 }
 
 /// Resolves once the entry is written to the connection. `mandatory`: else it would be confirmed even if the queue is gone.

@@ -9,7 +9,6 @@ use crate::{
     cluster::journal::{EntryTail, Fault, Tailed},
     log::BoxFuture,
 };
-use lapin::Channel;
 use std::{
     future::poll_fn,
     mem,
@@ -40,13 +39,8 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) async fn new(
-        link: Arc<Link>,
-        channels: [Channel; 2],
-        names: &Names,
-        after: u64,
-    ) -> Result<Self, Fault> {
-        let [of_entries, of_announcements] = channels;
+    pub(super) async fn new(link: Arc<Link>, names: &Names, after: u64) -> Result<Self, Fault> {
+        let (of_entries, of_announcements) = (link.channel().await?, link.channel().await?);
         let entries = names.consume(&of_entries, Offset::After(after), PREFETCH);
         Ok(Self {
             announcements: names.listen(&of_announcements).await?,
