@@ -43,10 +43,7 @@ pub trait Session: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`AppendFault`]: of the outer future, [`AppendFault::NotSent`] where it is certain.
-    fn append<'a>(
-        &'a self,
-        entry: &'a Sealed,
-    ) -> BoxFuture<'a, Result<Acknowledgement, AppendFault>>;
+    fn append<'a>(&'a self, entry: &'a Sealed) -> BoxFuture<'a, Result<Acknowledgement, AppendFault>>;
 
     /// Entries after that position, oldest first, and announcements of all nodes from now on (one's own too). Below the
     /// oldest kept entry it begins with that, silently. On a connection of its own where blocking would hold up others.
