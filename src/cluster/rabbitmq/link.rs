@@ -31,7 +31,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) address: Address,
-    pub(super) ca_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     tasks: TaskTracker,
 }
 
@@ -81,7 +81,10 @@ impl Door {
                     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
                     let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
                     if let AsyncTcpStream::Plain(plain) = &stream {
-                        let _ = socket.set(SockRef::from(plain.get_ref()).try_clone()?);
+                        let plain = SockRef::from(plain.get_ref()).try_clone()?;
+                        if socket.set(Some(plain)).is_err() {
+                            return Err(io::ErrorKind::ConnectionAborted.into());
+                        }
                     }
                     match &trust {
                         Some(trust) => stream.into_rustls(trust, host).await,
@@ -109,18 +112,21 @@ pub(super) struct Link {
 
 /// Ends a connection's thread, which would wait for as long as the broker keeps the socket open and says nothing.
 struct Leash {
-    /// Another handle to the connection's socket, as soon as there is one.
-    socket: Arc<OnceLock<Socket>>,
+    /// Another handle to the connection's socket, as soon as there is one; `None` if by then nobody wants it.
+    socket: Arc<OnceLock<Option<Socket>>>,
     tasks: TaskTracker,
     runtime: Handle,
 }
 
 impl Drop for Leash {
     fn drop(&mut self) {
+        if self.socket.set(None).is_ok() {
+            return;
+        }
         let socket = self.socket.clone();
         let cut = async move {
             tokio::time::sleep(GOODBYE_MAX).await;
-            if let Some(socket) = socket.get() {
+            if let Some(Some(socket)) = socket.get() {
                 // Fails if it is closed already.
                 let _ = socket.shutdown(Shutdown::Both);
             }

@@ -1,5 +1,6 @@
 //! A look into the stream, beside the tail: the entry at a position, and the stream's ends. The broker tells neither, but
-//! consumers begin anywhere, and what they are sent first tells.
+//! consumers begin anywhere, and what they are sent first tells. Where brokers form a cluster, it is the connected one's copy
+//! that is read.
 
 use super::{
     reader::Reader,

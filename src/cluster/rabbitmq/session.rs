@@ -17,6 +17,7 @@ use lapin::{
     types::ShortString,
 };
 use std::{
+    future::ready,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -145,9 +146,18 @@ impl Session for RabbitSession {
         })
     }
 
-    /// The queue's own settings remove what is over its bounds, and AMQP does not tell the broker's clock.
+    /// The queue's own settings remove what is over its bounds, and AMQP does not tell the broker's clock. What is left is
+    /// to tell that sending has ended: the broker may close a channel for one entry that it does not like.
     fn tend(&self) -> BoxFuture<'_, Result<Option<u64>, Fault>> {
-        Box::pin(async { Ok(None) })
+        let sends = [&self.entries, &self.announcements]
+            .into_iter()
+            .all(|channel| channel.status().connected());
+        let tended = if sends {
+            Ok(None)
+        } else {
+            Err(Fault("the broker closed a channel".to_owned()))
+        };
+        Box::pin(ready(tended))
     }
 }
 
@@ -203,7 +213,7 @@ impl Alarm {
             status: link.connection.status().clone(),
             told: Mutex::new(Told {
                 events: Box::pin(link.connection.events_listener()),
-                reason: String::new(),
+                reason: "low on disk or memory".to_owned(),
             }),
         }
     }

@@ -118,12 +118,11 @@ impl Names {
             auto_delete: true,
             ..QueueDeclareOptions::default()
         };
+        // Not named by the broker, so that one pattern of permissions fits all names.
+        let queue: ShortString = format!("{}.{:016x}", self.exchange, rand::random::<u64>()).into();
         let consumer = answered(async {
-            let queue = channel
-                .queue_declare(ShortString::default(), own, arguments)
-                .await?;
-            let queue = queue.name().clone();
             let (exchange, any) = (self.exchange.clone(), ShortString::default());
+            channel.queue_declare(queue.clone(), own, arguments).await?;
             channel
                 .queue_bind(
                     queue.clone(),
