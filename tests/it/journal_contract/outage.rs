@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::broker::{nats::NatsCluster, sentinel::SentinelSet};
-use std::{collections::HashMap, future::pending};
+use std::{collections::HashMap, pin::pin};
 use tokio::{select, task::JoinSet};
 
 /// How long a session may take to find out that its broker does not answer.
@@ -27,7 +27,7 @@ impl Load {
         outage: impl Future<Output = ()>,
     ) {
         let mut on_their_way: JoinSet<(Bytes, Result<Option<u64>, AppendFault>)> = JoinSet::new();
-        let mut outage = std::pin::pin!(outage);
+        let mut outage = pin!(outage);
         let (mut is_out, mut failed) = (false, false);
         let before = self.acknowledged.len();
         loop {
@@ -155,14 +155,14 @@ impl Survivor {
         let mut seen = entries(&mut *tail, 1).await;
         assert_eq!(payloads(&seen), [first]);
         let load = self.load.run(&*session, 500, outage);
-        let tailing = async {
-            tail_until_fault(&mut *tail, &mut seen).await;
-            pending::<()>().await;
-        };
+        let tailing = tail_until_fault(&mut *tail, &mut seen);
         soon(async {
+            let mut tailing = pin!(tailing);
+            let mut load = pin!(load);
+            // The tail may fail first, but the load is what counts.
             select! {
-                () = load => (),
-                () = tailing => (),
+                () = &mut load => (),
+                () = &mut tailing => load.await,
             }
         })
         .await;
