@@ -157,7 +157,7 @@ impl Survivor {
         let load = self.load.run(&*session, 500, outage);
         let tailing = async {
             tail_until_fault(&mut *tail, &mut seen).await;
-            pending().await;
+            pending::<()>().await;
         };
         soon(async {
             select! {
