@@ -75,14 +75,16 @@ pub(super) async fn ends(link: &Link, names: &Names) -> Result<Ends, Fault> {
     let mut first = names.consume(&of_first, Offset::First, 1).await?.once();
     let last = names.consume(&of_last, Offset::Last, CHUNK_ENTRIES_MAX);
     let mut last = last.await?.once();
-    let newest = first_of(&of_last, names, &mut last, EMPTY_AFTER).await?;
-    let oldest = first_of(&of_first, names, &mut first, EMPTY_AFTER).await?;
-    let (Some(oldest), Some(mut newest)) = (oldest, newest) else {
-        return Ok(Ends {
-            first: 1,
-            last: 0,
-            exact: false,
-        });
+    let empty = Ends {
+        first: 1,
+        last: 0,
+        exact: false,
+    };
+    let Some(mut newest) = first_of(&of_last, names, &mut last, EMPTY_AFTER).await? else {
+        return Ok(empty);
+    };
+    let Some(oldest) = first_of(&of_first, names, &mut first, EMPTY_AFTER).await? else {
+        return Ok(empty);
     };
     sent_until_now(&of_last).await?;
     while let Poll::Ready(entry) = begun(pin!(last.entry())) {
