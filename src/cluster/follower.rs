@@ -263,9 +263,9 @@ impl Follower {
                 continue;
             }
             if at > before + 1 {
-                // Holes are natural on some brokers; that the last one is still there shows that nothing was removed since.
+                // Holes are natural on some brokers. This one is, if nothing beyond the entry before it was ever removed.
                 let was_first = before == 0;
-                if was_first || link.session.read(before).await?.is_none() {
+                if was_first || link.session.ends().await?.first > before + 1 {
                     self.apply(step).await?;
                     return Err(End::Missed);
                 }
