@@ -65,7 +65,8 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 fn start_logging() -> anyhow::Result<()> {
-    let directives = environment::get(environment::TRACE).unwrap_or_else(|| "info,async_nats=off".to_owned());
+    let directives = environment::get(environment::TRACE)
+        .unwrap_or_else(|| "info,async_nats=off,lapin=off".to_owned());
     let filter = EnvFilter::try_new(&directives).with_context(|| {
         let name = environment::TRACE;
         format!("{name}: expected a filter such as info, debug or tidings=debug,warn; found {directives:?}")

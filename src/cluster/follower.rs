@@ -60,8 +60,8 @@ pub(super) struct Follower {
     pub(super) shared: Arc<Shared>,
     pub(super) members: Arc<Members>,
     pub(super) ledger: Ledger,
-    /// An epoch that nobody knows; what this node knows was verified after it was met.
-    odd: Option<u64>,
+    /// An entry of an epoch that nobody knows; what this node knows was verified after it was met.
+    odd_at: Option<u64>,
     /// Entries that were missed: this node has to begin anew.
     pub(super) missed: bool,
     checkpoint: Checkpoint,
@@ -124,7 +124,7 @@ impl Follower {
             shared,
             members,
             ledger,
-            odd: None,
+            odd_at: None,
             missed: false,
             checkpoint: Checkpoint::next(),
         }
@@ -263,9 +263,9 @@ impl Follower {
                 continue;
             }
             if at > before + 1 {
-                // Holes are natural on some brokers; that the last one is still there shows that nothing was removed since.
+                // Holes are natural on some brokers. This one is, if nothing beyond the entry before it was ever removed.
                 let was_first = before == 0;
-                if was_first || link.session.read(before).await?.is_none() {
+                if was_first || link.session.ends().await?.first > before + 1 {
                     self.apply(step).await?;
                     return Err(End::Missed);
                 }
@@ -290,15 +290,19 @@ impl Follower {
                     self.apply(step).await?;
                     self.begin_epoch(at, mark, to, fork).await?;
                     step = Step::after(&self.ledger);
+                } else if self.is_odd(&step.ledger, at, &entry) {
+                    self.apply(step).await?;
+                    self.odd_at = Some(at);
+                    return Err(End::Odd("an epoch began that is not this node's"));
                 } else {
                     step.ledger = next;
                     step.apply.marks.push((at, mark));
                 }
                 continue;
             }
-            if self.is_odd(&step.ledger, entry.epoch) {
+            if self.is_odd(&step.ledger, at, &entry) {
                 self.apply(step).await?;
-                self.odd = Some(entry.epoch);
+                self.odd_at = Some(at);
                 return Err(End::Odd("an entry came of an epoch that nobody knows"));
             }
             match step.ledger.judge(at, &entry) {
@@ -318,10 +322,17 @@ impl Follower {
         self.apply(step).await
     }
 
-    /// Whether an epoch began without this node's knowing. Asked once for each.
-    fn is_odd(&self, ledger: &Ledger, epoch: u64) -> bool {
-        let known = |epoch| epoch == 0 || self.shared.local.shared_with(epoch).is_some();
-        ledger.epoch != 0 && epoch != ledger.epoch && self.odd != Some(epoch) && !known(epoch)
+    /// Whether it is of an epoch that began without this node's knowing, or begins one after such. Asked once for each entry.
+    fn is_odd(&self, ledger: &Ledger, at: u64, entry: &Entry) -> bool {
+        let begins = matches!(entry.body, Body::Epoch { .. });
+        let known = |epoch| match epoch {
+            0 => !begins,
+            epoch => self.shared.local.shared_with(epoch).is_some(),
+        };
+        ledger.epoch != 0
+            && entry.epoch != ledger.epoch
+            && self.odd_at != Some(at)
+            && !known(entry.epoch)
     }
 
     /// The present epoch ends at that entry: what lies beyond the fork is dropped.
@@ -334,7 +345,10 @@ impl Follower {
     ) -> Result<(), End> {
         let mut ledger = self.ledger.clone();
         ledger.begin(to, at);
-        let shared_to = position_after(fork.min(at));
+        let shared_to = match fork {
+            0 => 0,
+            fork => position_after(fork.min(at)),
+        };
         if self.ledger.epoch != 0 {
             tracing::warn!(
                 at,

@@ -6,6 +6,7 @@
 
 use crate::log::BoxFuture;
 use bytes::Bytes;
+use std::fmt;
 
 /// A broker's one order of entries, as a place to connect to.
 pub trait Journal: Send + Sync + 'static {
@@ -43,7 +44,10 @@ pub trait Session: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`AppendFault`]: of the outer future, [`AppendFault::NotSent`] where it is certain.
-    fn append<'a>(&'a self, entry: &'a Sealed) -> BoxFuture<'a, Result<Acknowledgement, AppendFault>>;
+    fn append<'a>(
+        &'a self,
+        entry: &'a Sealed,
+    ) -> BoxFuture<'a, Result<Acknowledgement, AppendFault>>;
 
     /// Entries after that position, oldest first, and announcements of all nodes from now on (one's own too). Below the
     /// oldest kept entry it begins with that, silently. On a connection of its own where blocking would hold up others.
@@ -150,7 +154,7 @@ pub enum Tailed {
 }
 
 /// What all adapters are told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JournalOptions {
     /// The cluster's name, `[A-Za-z0-9_-]{1,64}`: names of streams, keys and queues are made of it.
     pub name: String,
@@ -166,4 +170,18 @@ pub struct JournalOptions {
     pub redis_wait: u32,
     /// NATS: replicas of the stream.
     pub nats_replicas: usize,
+}
+
+impl fmt::Debug for JournalOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // All but the password.
+        f.debug_struct("JournalOptions")
+            .field("name", &self.name)
+            .field("age_max_ms", &self.age_max_ms)
+            .field("bytes_max", &self.bytes_max)
+            .field("ca_file", &self.ca_file)
+            .field("redis_wait", &self.redis_wait)
+            .field("nats_replicas", &self.nats_replicas)
+            .finish_non_exhaustive()
+    }
 }

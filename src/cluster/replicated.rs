@@ -268,41 +268,42 @@ impl ReplicatedLog {
         }
     }
 
-    /// The start, once this node knows it or has found out that nobody can.
+    /// Waits until this node knows the start, or finds out that nobody can. Gives where that is.
     async fn known(&self, start: Start) -> Result<Start, ReadError> {
         let Start::Cursor(cursor) = start else {
             return Ok(start);
         };
+        let shared = &self.shared;
         let knows = || {
-            let present = self.shared.local.bounds().epoch == cursor.epoch;
-            match present {
-                true => self.has(cursor.position),
-                // Of one that ended, all is known.
-                false => self.shared.local.shared_with(cursor.epoch).is_some(),
-            }
+            let applied = *shared.applied.borrow();
+            let shared_to = shared.local.shared_with(cursor.epoch);
+            shared_to.is_some_and(|to| {
+                // Of an epoch that ended no more comes.
+                to != u64::MAX || entry::entry_of(cursor.position) <= applied
+            })
         };
-        if !knows() && !self.shared.barrier(knows).await {
+        if !knows() && !shared.barrier(knows).await {
             return Err(ReadError::Behind);
         }
-        let Bounds { epoch, head, .. } = self.shared.local.bounds();
-        let beyond = epoch == cursor.epoch && cursor.position > head;
-        Ok(match beyond && self.has(cursor.position) {
-            // Nothing that was stored lies between.
-            true => Start::Cursor(Cursor {
-                position: head,
-                ..cursor
-            }),
-            false => start,
-        })
-    }
-
-    /// Whether a position of the present epoch is one that this node has, or one that a node gives that began after an
-    /// entry: the end of that.
-    fn has(&self, position: u64) -> bool {
-        let entry = entry::entry_of(position);
-        let applied = *self.shared.applied.borrow();
-        position <= self.shared.local.bounds().head
-            || (entry <= applied && position == entry::position_after(entry))
+        // A node that began there, or where two epochs part, gives out the end of an entry, which may lie beyond the last
+        // event before it.
+        let of = entry::entry_of(cursor.position);
+        let is_end = cursor.position == entry::position_after(of);
+        let is_shared = |to| cursor.position <= to;
+        let has = is_end && of <= *shared.applied.borrow();
+        let known = has
+            && shared
+                .local
+                .shared_with(cursor.epoch)
+                .is_some_and(is_shared);
+        let head = shared.local.bounds().head;
+        Ok(Start::Cursor(Cursor {
+            position: match known {
+                true => cursor.position.min(head),
+                false => cursor.position,
+            },
+            ..cursor
+        }))
     }
 }
 

@@ -67,7 +67,8 @@ async fn begin_first(shared: &Shared, link: &Link) -> Result<(), Fault> {
         time_ms: shared.clock.now_ms(),
         body: Body::Epoch {
             to,
-            fork: looked,
+            // Nothing counted before the first epoch: whoever has something of it is mistaken.
+            fork: 0,
             looked,
         },
     };
