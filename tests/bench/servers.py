@@ -15,8 +15,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-TIDINGS = ROOT / "target/release/tidings"
-PLAIN = ROOT / "target/release/examples/plain"
+BUILT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TIDINGS = BUILT / "tidings"
+PLAIN = BUILT / "examples/plain"
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 MERCURE_KEY = "!ChangeThisMercureHubJWTSecretKey!"
 

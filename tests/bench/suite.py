@@ -13,7 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+import brokers
 import cases
+import cluster
 import report
 from servers import ROOT, TIDINGS, Failed, Server, cores, present
 
@@ -26,22 +28,26 @@ def main():
     arguments.add_argument("--quick", action="store_true", help="one round, shorter")
     arguments.add_argument("--rounds", type=int, help="3, or 1 with --quick")
     arguments.add_argument(
-        "--only", nargs="+", metavar="CASE", help="only these cases: " + " ".join(c.key for c in cases.CASES)
+        "--only",
+        nargs="+",
+        metavar="CASE",
+        help="only these cases, or those whose names begin so: " + " ".join(c.key for c in cases.CASES),
     )
     given = arguments.parse_args()
     rounds = given.rounds or (1 if given.quick else 3)
-    chosen = [case for case in cases.CASES if not given.only or case.key in given.only]
+    wanted = [(name, f"{name}-") for name in given.only or []]
+    chosen = [c for c in cases.CASES if not wanted or any(c.key == n or c.key.startswith(p) for n, p in wanted)]
     if not chosen:
         arguments.error("no case has that name")
     # Each stream is an open file of the server's and of the load's; both inherit this.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    here = present()
+    here = present() + [name for journal in brokers.present() for name in (journal, f"{journal}-bare")]
     figures, notes, commands, failed = {}, [], {}, False
     begun = time.monotonic()
     for number in range(rounds):
         for case in chosen:
-            commands[case.key] = " ".join(case.words(given.quick))
+            commands |= case.commands(given.quick)
             for name in case.servers:
                 if name not in here:
                     continue
@@ -58,7 +64,7 @@ def main():
                     print(f"         {note}", flush=True)
                     notes.append(note)
                     # A peer's loss is told; one of the hub's fails the whole.
-                    failed |= name in ("tidings", "memory")
+                    failed |= name in ("tidings", "memory", *brokers.JOURNALS)
     out = ROOT / ("target/bench-quick" if given.quick else "docs")
     if given.only:
         print(json.dumps(figures, indent=1))
@@ -76,6 +82,8 @@ def measure(case, name, quick):
             work = ROOT / "target/bench"
             work.mkdir(parents=True, exist_ok=True)
             return run(words + ["--dir", str(work), "--cpu", str(cores()[0])])
+        if name.removesuffix("-bare") in brokers.JOURNALS:
+            return cluster.measure(case, name, quick, run)
         with Server(name, case.pinned, case.env, case.config) as server:
             load = ["--cpu", str(cores()[1])] if case.pinned else []
             return run(words + load + server.load)
