@@ -214,6 +214,20 @@ impl Event {
             encodings: Encodings::default(),
         }
     }
+
+    /// The same at another cursor.
+    pub(crate) fn at(&self, cursor: Cursor) -> Self {
+        Self {
+            cursor,
+            time_ms: self.time_ms,
+            topic: self.topic.clone(),
+            event: self.event.clone(),
+            own_id: self.own_id.clone(),
+            retry_ms: self.retry_ms,
+            data: self.data.clone(),
+            encodings: Encodings::default(),
+        }
+    }
 }
 
 impl fmt::Debug for Event {

@@ -13,7 +13,7 @@ use super::{
     shared::Link,
 };
 use crate::log::replica::{Ancestor, Apply, Change};
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// An entry that is to show something is waited for so long.
@@ -49,14 +49,33 @@ impl Follower {
                 false => self.begin_anew(session, ends).await,
             };
         }
-        let own = self.known_mark(applied).await;
-        match session.read(applied).await? {
-            Some(bytes) if own.is_none_or(|own| own == digest(&bytes)) => {
-                Ok(session.tail(applied).await?)
+        let suspect = self.shared.suspect.swap(0, Ordering::Relaxed);
+        // A tail may have spliced another history on without a word, so that the newest entry is the same again. What began
+        // the epoch is not.
+        for at in [self.ledger.epoch_at, suspect] {
+            if self.is_other(session, at).await? {
+                return self.part(session, ends, at - 1).await;
             }
-            Some(_) => self.part(session, ends).await,
+        }
+        match session.read(applied).await? {
+            Some(_) if self.is_other(session, applied).await? => {
+                self.part(session, ends, applied - 1).await
+            }
+            Some(_) => Ok(session.tail(applied).await?),
             None => self.prove(session, ends).await,
         }
+    }
+
+    /// Whether another entry stands there than this node has.
+    async fn is_other(&self, session: &dyn Session, at: u64) -> Result<bool, Fault> {
+        if at == 0 || at > self.ledger.applied {
+            return Ok(false);
+        }
+        let Some(own) = self.known_mark(at).await else {
+            return Ok(false);
+        };
+        let there = session.read(at).await?;
+        Ok(there.is_some_and(|bytes| digest(&bytes) != own))
     }
 
     /// The journal seems to end before what this node has. An entry shows whether it does.
@@ -66,10 +85,11 @@ impl Follower {
             last = ends.last,
             "the journal seems to end before what this node has of it: nothing is acknowledged until that is clear"
         );
+        let applied = self.ledger.applied;
         let mut tail = session.tail(ends.last).await?;
         match self.write(session, Body::Probe, self.ledger.epoch).await {
             // Another node has begun a new epoch.
-            Err(AppendFault::Fenced) => return self.part(session, ends).await,
+            Err(AppendFault::Fenced) => return self.part(session, ends, applied).await,
             Err(fault) => return Err(Fault(fault.to_string()).into()),
             Ok(_) => {}
         }
@@ -86,15 +106,16 @@ impl Follower {
                     return Err(End::Odd("the journal has again what it seemed to lack"));
                 }
                 if self.known_mark(at).await != Some(digest(&bytes)) {
-                    return self.part(session, ends).await;
+                    return self.part(session, ends, at - 1).await;
                 }
             }
         }
     }
 
-    /// The histories parted. Finds where, and has a new epoch begin there; or finds the one that another node began.
-    async fn part(&mut self, session: &dyn Session, ends: Ends) -> Result<Tail, End> {
-        let fork = self.common(session, ends).await?;
+    /// The histories parted, after that entry at the latest. Finds where, and has a new epoch begin there; or finds the one
+    /// that another node began.
+    async fn part(&mut self, session: &dyn Session, ends: Ends, at_most: u64) -> Result<Tail, End> {
+        let fork = self.common(session, ends, at_most).await?;
         tracing::error!(
             applied = self.ledger.applied,
             fork,
@@ -138,11 +159,12 @@ impl Follower {
         }
     }
 
-    /// The newest entry that this node and the journal have in common; 0 if there is none. Histories are the same up to where
-    /// they part, so that halving finds it.
-    async fn common(&self, session: &dyn Session, ends: Ends) -> Result<u64, End> {
-        let mut low = 0; // in common
-        let mut high = self.ledger.applied.min(ends.last) + 1; // not in common
+    /// The newest entry that this node and the journal have in common, among those that are kept; 0 if there is none.
+    /// Histories are the same up to where they part, so that halving finds it.
+    async fn common(&self, session: &dyn Session, ends: Ends, at_most: u64) -> Result<u64, End> {
+        let newest = self.ledger.applied.min(ends.last).min(at_most);
+        let mut low = ends.first.saturating_sub(1).min(newest); // in common, or not kept
+        let mut high = newest + 1; // not in common
         while low + 1 < high {
             let middle = low + (high - low) / 2;
             let own = self.newest_mark(middle).await;
@@ -199,6 +221,9 @@ impl Follower {
         self.shared.begins_anew();
         // Until it has: what it lacks does not come by itself.
         self.missed = true;
+        if ends.first == 1 {
+            return self.begin_at_the_start(session).await;
+        }
         let mut tail = session.tail(0).await?;
         session.announce(self.members.hello()).await?;
         let (mut first, mut last, mut asking) = (None, 0, None::<Instant>);
@@ -229,6 +254,25 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Nothing was ever removed: all of it is there to be read again.
+    async fn begin_at_the_start(&mut self, session: &dyn Session) -> Result<Tail, End> {
+        let ledger = Ledger::default();
+        let apply = Apply {
+            changes: vec![Change::Begin {
+                at: 0,
+                time_ms: 0,
+                epoch: 0,
+                ancestors: Vec::new(),
+            }],
+            marks: Vec::new(),
+            state: saved(&ledger),
+        };
+        self.apply_to(apply, ledger).await?;
+        self.missed = false;
+        self.shared.outbox.begin_epoch(0, 0);
+        Ok(session.tail(0).await?)
     }
 
     async fn begin_after(
@@ -295,7 +339,7 @@ impl Follower {
             time_ms: self.shared.clock.now_ms(),
             body,
         };
-        let sealed = entry.seal();
+        let sealed = entry.seal(0);
         session.append(&sealed).await?.await
     }
 }

@@ -4,11 +4,12 @@
 //! odd later ends that life, and the next one is verified again: so there is one place that decides what happened.
 
 use super::{
-    entry::{Body, Entry, Records, Unreadable, digest, position, position_after},
+    entry::{Body, Entry, Unreadable, digest, position, position_after},
     journal::{ConnectError, Fault, Tailed},
     ledger::{Ledger, Verdict},
     members::Members,
     outbox::Id,
+    records::Records,
     shared::{Link, Shared},
 };
 use crate::log::{
@@ -136,11 +137,13 @@ impl Follower {
     }
 
     async fn lives(&mut self, mut first: Option<Arc<Link>>) {
+        let mut after = CONNECT_AFTER.0;
         loop {
             let link = match first.take() {
                 Some(link) => link,
                 None => self.connect().await,
             };
+            let began = Instant::now();
             let end = self.life(&link).await;
             self.shared.link.send_replace(None);
             self.members.unlinked();
@@ -166,6 +169,12 @@ impl Follower {
                 }
                 End::Unknown => self.reload().await,
             }
+            // Whatever ends a life at its beginning will end the next one too.
+            after = match began.elapsed() < CONNECT_AFTER.1 {
+                true => (after * 2).min(CONNECT_AFTER.1),
+                false => CONNECT_AFTER.0,
+            };
+            sleep(after).await;
         }
     }
 
@@ -225,8 +234,7 @@ impl Follower {
                 biased;
                 () = link.broken.cancelled() => return Err(End::Odd("the link was given up")),
                 () = self.shared.checkpoint_wanted.notified() => {
-                    self.checkpoint.at = Instant::now();
-                    self.write_checkpoint();
+                    self.write_checkpoint(true);
                     continue;
                 }
                 next = tail.next() => next?,
@@ -235,7 +243,7 @@ impl Follower {
                 Tailed::Entries(entries) => self.take(link, entries).await?,
                 Tailed::Announcement(bytes) => self.members.heard(&bytes, &self.shared),
             }
-            self.write_checkpoint();
+            self.write_checkpoint(false);
         }
     }
 
@@ -255,9 +263,9 @@ impl Follower {
                 continue;
             }
             if at > before + 1 {
-                // Holes are natural on some brokers; that the last one is still there shows that nothing was removed since.
+                // Holes are natural on some brokers. This one is, if nothing beyond the entry before it was ever removed.
                 let was_first = before == 0;
-                if was_first || link.session.read(before).await?.is_none() {
+                if was_first || link.session.ends().await?.first > before + 1 {
                     self.apply(step).await?;
                     return Err(End::Missed);
                 }
@@ -282,6 +290,10 @@ impl Follower {
                     self.apply(step).await?;
                     self.begin_epoch(at, mark, to, fork).await?;
                     step = Step::after(&self.ledger);
+                } else if self.is_odd(&step.ledger, at, &entry) {
+                    self.apply(step).await?;
+                    self.odd_at = Some(at);
+                    return Err(End::Odd("an epoch began that is not this node's"));
                 } else {
                     step.ledger = next;
                     step.apply.marks.push((at, mark));
@@ -310,9 +322,13 @@ impl Follower {
         self.apply(step).await
     }
 
-    /// Whether it is of an epoch that began without this node's knowing. Asked once for each entry.
+    /// Whether it is of an epoch that began without this node's knowing, or begins one after such. Asked once for each entry.
     fn is_odd(&self, ledger: &Ledger, at: u64, entry: &Entry) -> bool {
-        let known = |epoch| epoch == 0 || self.shared.local.shared_with(epoch).is_some();
+        let begins = matches!(entry.body, Body::Epoch { .. });
+        let known = |epoch| match epoch {
+            0 => !begins,
+            epoch => self.shared.local.shared_with(epoch).is_some(),
+        };
         ledger.epoch != 0
             && entry.epoch != ledger.epoch
             && self.odd_at != Some(at)
@@ -329,7 +345,10 @@ impl Follower {
     ) -> Result<(), End> {
         let mut ledger = self.ledger.clone();
         ledger.begin(to, at);
-        let shared_to = position_after(fork.min(at));
+        let shared_to = match fork {
+            0 => 0,
+            fork => position_after(fork.min(at)),
+        };
         if self.ledger.epoch != 0 {
             tracing::warn!(
                 at,
@@ -406,9 +425,10 @@ impl Follower {
         }
     }
 
-    /// Has a checkpoint written if one is due.
-    fn write_checkpoint(&mut self) {
-        let due = self.checkpoint.entries >= CHECKPOINT_ENTRIES
+    /// Has a checkpoint written if one is due, or somebody waits for it.
+    fn write_checkpoint(&mut self, wanted: bool) {
+        let due = wanted
+            || self.checkpoint.entries >= CHECKPOINT_ENTRIES
             || (self.checkpoint.entries > 0 && Instant::now() >= self.checkpoint.at);
         if !due || self.ledger.epoch == 0 || !self.shared.standing().takes_publishes() {
             return;

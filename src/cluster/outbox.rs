@@ -2,8 +2,9 @@
 //! own tail. What is not answered is handed over again: a repeated entry is void on all nodes.
 
 use super::{
-    entry::{Body, Entry, Records},
+    entry::{Body, Entry},
     journal::Sealed,
+    records::Records,
 };
 use crate::log::{AppendError, Outcome};
 use std::{
@@ -123,7 +124,7 @@ impl Outbox {
             body: control.unwrap_or(Body::Records(batches)),
         };
         state.next += 1;
-        let (id, sealed) = (Id::of(&entry), entry.seal());
+        let (id, sealed) = (Id::of(&entry), entry.seal(0));
         state.entries.push_back(OnItsWay {
             entry,
             parts,
@@ -138,8 +139,9 @@ impl Outbox {
     pub(super) fn all(&self) -> Vec<(Id, Sealed)> {
         let mut state = self.state();
         let all = state.entries.iter_mut().map(|one| {
+            let attempt = one.attempts;
             one.attempts += 1;
-            (Id::of(&one.entry), one.entry.seal())
+            (Id::of(&one.entry), one.entry.seal(attempt))
         });
         all.collect()
     }

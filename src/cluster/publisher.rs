@@ -7,7 +7,10 @@ use super::{
     shared::{Link, Shared},
 };
 use crate::log::AppendError;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -59,6 +62,8 @@ impl Publisher {
     async fn run(&mut self) {
         let shared = Arc::clone(&self.shared);
         let mut links = shared.link.subscribe();
+        // The first one may be there already.
+        links.mark_changed();
         let mut expire = interval(EXPIRE);
         expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -182,6 +187,7 @@ async fn answered(shared: &Shared, link: &Link, id: Id, answer: Result<Option<u6
                     entry = at,
                     "an entry landed where this node has another one: verifying"
                 );
+                shared.suspect.store(at, Ordering::Relaxed);
                 link.broken.cancel();
             }
         }

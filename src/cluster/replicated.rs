@@ -1,13 +1,14 @@
 //! A log that several nodes share: [`EventLog`] over a journal and this node's replica of it.
 
 use super::{
-    entry::{self, RECORDS_MAX, Records, draft_bytes},
+    entry::{self, RECORDS_MAX},
     follower::Follower,
     journal::{ConnectError, Journal},
     ledger::Ledger,
     members::{Members, Node, Presence},
     outbox::{Pending, What},
     publisher::{self, GROUP_BYTES_MAX},
+    records::{Records, draft_bytes},
     shared::{Clocks, Link, PUBLISH_TIMEOUT, Shared, Standing},
 };
 use crate::{
@@ -107,6 +108,16 @@ impl ReplicatedLog {
     #[must_use]
     pub fn presence(&self, topic: &Topic) -> Presence {
         self.members.presence(topic)
+    }
+
+    /// What the broker takes at once, in bytes of events. Waits for a link.
+    pub async fn entry_bytes_max(&self) -> usize {
+        let mut links = self.shared.link.subscribe();
+        match links.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(link)) => link.session.entry_bytes_max().saturating_sub(ENTRY_ROOM),
+            // It is closed.
+            _ => usize::MAX,
+        }
     }
 
     /// Waits until an entry comes that this version does not read.
@@ -257,23 +268,42 @@ impl ReplicatedLog {
         }
     }
 
-    /// Whether this node knows the start, or finds out that nobody can.
-    async fn wait_for(&self, start: &Start) -> Result<(), ReadError> {
+    /// Waits until this node knows the start, or finds out that nobody can. Gives where that is.
+    async fn known(&self, start: Start) -> Result<Start, ReadError> {
         let Start::Cursor(cursor) = start else {
-            return Ok(());
+            return Ok(start);
         };
-        let local = &self.shared.local;
+        let shared = &self.shared;
         let knows = || {
-            let bounds = local.bounds();
-            let shared_to = local.shared_with(cursor.epoch);
+            let applied = *shared.applied.borrow();
+            let shared_to = shared.local.shared_with(cursor.epoch);
             shared_to.is_some_and(|to| {
-                cursor.epoch != bounds.epoch || cursor.position <= bounds.head.min(to)
+                // Of an epoch that ended no more comes.
+                to != u64::MAX || entry::entry_of(cursor.position) <= applied
             })
         };
-        if knows() || self.shared.barrier(knows).await {
-            return Ok(());
+        if !knows() && !shared.barrier(knows).await {
+            return Err(ReadError::Behind);
         }
-        Err(ReadError::Behind)
+        // A node that began there, or where two epochs part, gives out the end of an entry, which may lie beyond the last
+        // event before it.
+        let of = entry::entry_of(cursor.position);
+        let is_end = cursor.position == entry::position_after(of);
+        let is_shared = |to| cursor.position <= to;
+        let has = is_end && of <= *shared.applied.borrow();
+        let known = has
+            && shared
+                .local
+                .shared_with(cursor.epoch)
+                .is_some_and(is_shared);
+        let head = shared.local.bounds().head;
+        Ok(Start::Cursor(Cursor {
+            position: match known {
+                true => cursor.position.min(head),
+                false => cursor.position,
+            },
+            ..cursor
+        }))
     }
 }
 
@@ -297,7 +327,7 @@ impl EventLog for ReplicatedLog {
         filter: &'a Arc<Filter>,
     ) -> BoxFuture<'a, Result<Located, ReadError>> {
         Box::pin(async move {
-            self.wait_for(&start).await?;
+            let start = self.known(start).await?;
             self.shared.local.locate(start, filter).await
         })
     }

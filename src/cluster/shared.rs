@@ -8,7 +8,7 @@ use super::{
 use crate::log::{AppendError, Clock, replica::ReplicaLog};
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 use tokio::{
@@ -92,6 +92,8 @@ pub(super) struct Shared {
     pub(super) tasks: TaskTracker,
     /// Cancelled when an entry came that this version does not read.
     pub(super) outdated: CancellationToken,
+    /// Where an entry landed though this node has one there: the next link is to be verified there, too. 0 for none.
+    pub(super) suspect: AtomicU64,
     /// Somebody who began with nothing asks for a checkpoint.
     pub(super) checkpoint_wanted: Notify,
     status: Mutex<Status>,
@@ -174,6 +176,7 @@ impl Shared {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             outdated: CancellationToken::new(),
+            suspect: AtomicU64::new(0),
             checkpoint_wanted: Notify::new(),
             status: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
@@ -198,7 +201,10 @@ impl Shared {
             clock_off_ms: status.clock_off_ms,
             newer: status.newer,
             unreadable: status.unreadable,
-            last_error: status.last_error.clone().filter(|_| !linked),
+            last_error: match linked {
+                true => None,
+                false => status.last_error.clone(),
+            },
         }
     }
 

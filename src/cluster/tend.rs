@@ -67,11 +67,12 @@ async fn begin_first(shared: &Shared, link: &Link) -> Result<(), Fault> {
         time_ms: shared.clock.now_ms(),
         body: Body::Epoch {
             to,
-            fork: looked,
+            // Nothing counted before the first epoch: whoever has something of it is mistaken.
+            fork: 0,
             looked,
         },
     };
-    let sealed = entry.seal();
+    let sealed = entry.seal(0);
     let handed = link.session.append(&sealed).await;
     match handed {
         // Whatever becomes of it, the tail shows.

@@ -297,6 +297,14 @@ impl State {
                 topic.positions.pop_back();
             }
         }
+        // An id is of the present epoch, on all nodes alike.
+        for event in self.events.values_mut() {
+            let cursor = Cursor {
+                epoch,
+                position: event.cursor.position,
+            };
+            *event = Arc::new(event.at(cursor));
+        }
         self.keys.retain(|_, (_, known)| known.position <= to);
         let keys = &self.keys;
         self.keys_by_age.retain(|name| keys.contains_key(name));

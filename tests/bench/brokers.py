@@ -16,12 +16,12 @@ RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 # The tests' own, which is newer than Debian's.
 NATS = ROOT / "tests/clients/venv/bin/nats-server"
 
-# Each with its settings: what is on the disk when it acknowledges.
+# Each with its settings: `appendfsync` of Redis, `sync_interval` of NATS.
 JOURNALS = {
-    "redis-always": "Redis, `appendfsync always`",
-    "redis-everysec": "Redis, `appendfsync everysec`",
-    "nats-always": "NATS, `sync_interval: always`",
-    "nats": "NATS, as it comes",
+    "redis-always": "Redis always",
+    "redis-everysec": "Redis everysec",
+    "nats-always": "NATS always",
+    "nats": "NATS",
     "rabbitmq": "RabbitMQ",
 }
 

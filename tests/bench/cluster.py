@@ -15,6 +15,9 @@ BYTES_MAX = "1GiB"
 
 def measure(case, name, quick, run):
     """One run on a journal, or with its client library alone: its figures, and what was wrong with it."""
+    if name == "centrifugo-redis":
+        with Broker("redis-everysec") as broker, Server(name, broker=broker.url) as server:
+            return run(case.words(quick) + on_load() + server.load)
     bare = name.endswith("-bare")
     with Broker(name.removesuffix("-bare")) as broker:
         if case.filled:

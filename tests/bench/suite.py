@@ -2,7 +2,8 @@
 """`make bench`: Tidings and its peers side by side. It measures in rounds, one server after the other in each case, so
 that what a machine does meanwhile meets all of them, and writes docs/benchmarks.md.
 
-With --quick: one round, shorter, into target/bench-quick. With --only: some cases, told but not written.
+With --quick: one round, shorter, into target/bench-quick. With --only: some cases, told but not written; with --keep
+they are written beside the committed figures of the others.
 """
 
 import argparse
@@ -33,6 +34,7 @@ def main():
         metavar="CASE",
         help="only these cases, or those whose names begin so: " + " ".join(c.key for c in cases.CASES),
     )
+    arguments.add_argument("--keep", action="store_true", help="write the page, with the other cases as committed")
     given = arguments.parse_args()
     rounds = given.rounds or (1 if given.quick else 3)
     wanted = [(name, f"{name}-") for name in given.only or []]
@@ -44,10 +46,13 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     here = present() + [name for journal in brokers.present() for name in (journal, f"{journal}-bare")]
     figures, notes, commands, failed = {}, [], {}, False
+    if given.keep:
+        figures = {key: kept for key, kept in report.committed().items() if key not in {c.key for c in chosen}}
+    for case in cases.CASES:
+        commands |= case.commands(given.quick)
     begun = time.monotonic()
     for number in range(rounds):
         for case in chosen:
-            commands |= case.commands(given.quick)
             for name in case.servers:
                 if name not in here:
                     continue
@@ -66,7 +71,7 @@ def main():
                     # A peer's loss is told; one of the hub's fails the whole.
                     failed |= name in ("tidings", "memory", *brokers.JOURNALS)
     out = ROOT / ("target/bench-quick" if given.quick else "docs")
-    if given.only:
+    if given.only and not given.keep:
         print(json.dumps(figures, indent=1))
     else:
         report.write(figures, notes, commands, rounds, given.quick, out)
@@ -82,7 +87,7 @@ def measure(case, name, quick):
             work = ROOT / "target/bench"
             work.mkdir(parents=True, exist_ok=True)
             return run(words + ["--dir", str(work), "--cpu", str(cores()[0])])
-        if name.removesuffix("-bare") in brokers.JOURNALS:
+        if name.removesuffix("-bare") in (*brokers.JOURNALS, "centrifugo-redis"):
             return cluster.measure(case, name, quick, run)
         with Server(name, case.pinned, case.env, case.config) as server:
             load = ["--cpu", str(cores()[1])] if case.pinned else []

@@ -17,13 +17,17 @@ use std::{
 };
 use tidings::{
     cluster::{
-        journal::{Acknowledgement, EntryTail, Sealed, Session, Tailed},
+        journal::{Acknowledgement, ConnectError, EntryTail, Journal, Sealed, Session, Tailed},
         journal_at,
     },
     config::{ClusterConfig, Config},
     server::journal_options,
 };
 use tokio::time::timeout;
+
+/// A broker is waited for so long, and asked so often.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// A tail that is silent for so long has come to the end.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -52,8 +56,7 @@ pub(super) fn run(args: &JournalArgs) -> anyhow::Result<ExitCode> {
     };
     let report = super::super::block_on(async {
         let journal = journal_at(&args.url, &journal_options(&config)?)?;
-        let session = journal.connect().await;
-        let session = session.with_context(|| format!("cannot use {}", journal.describe()))?;
+        let session = connect(&*journal).await?;
         let mut report = Report::new("journal");
         report.add("journal", json!(journal.describe()));
         report.add("size_bytes", json!(args.size));
@@ -66,6 +69,21 @@ pub(super) fn run(args: &JournalArgs) -> anyhow::Result<ExitCode> {
         Ok(report)
     })?;
     Ok(report.print(args.json))
+}
+
+/// A broker that was just started may not be ready.
+async fn connect(journal: &dyn Journal) -> anyhow::Result<Box<dyn Session>> {
+    let begun = Instant::now();
+    loop {
+        match journal.connect().await {
+            Err(ConnectError::Unavailable(_)) if begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            connected => {
+                return connected.with_context(|| format!("cannot use {}", journal.describe()));
+            }
+        }
+    }
 }
 
 /// Entries with nothing in them but their time, numbered.

@@ -10,6 +10,7 @@ use crate::{
     cluster::journal::{EntryTail, Fault, Tailed},
     log::BoxFuture,
 };
+use bytes::Bytes;
 use redis::{Cmd, Value, cmd};
 use std::{collections::VecDeque, mem, time::Duration};
 
@@ -97,33 +98,39 @@ impl RedisTail {
         for entry in announcements {
             self.read.push_back(Tailed::Announcement(entry.bytes));
         }
-        self.take_entries(entries);
+        if let Some(entry) = entries.last() {
+            self.after = entry.id;
+        }
+        self.read
+            .extend(batches(entries).into_iter().map(Tailed::Entries));
         Ok(())
     }
+}
 
-    fn take_entries(&mut self, entries: Vec<Entry>) {
-        let mut batch = Vec::with_capacity(entries.len());
-        let mut bytes = 0;
-        for entry in entries {
-            self.after = entry.id;
-            if entry.id.part != 0 {
-                tracing::error!(
-                    id = %entry.id,
-                    "somebody added to the journal what has no position in it: skipped"
-                );
-                continue;
-            }
-            if bytes + entry.bytes.len() > BYTES && !batch.is_empty() {
-                self.read.push_back(Tailed::Entries(mem::take(&mut batch)));
-                bytes = 0;
-            }
-            bytes += entry.bytes.len();
-            batch.push((entry.id.position, entry.bytes));
+/// The entries with their positions, in batches of which none is too large.
+fn batches(entries: Vec<Entry>) -> Vec<Vec<(u64, Bytes)>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::with_capacity(entries.len());
+    let mut bytes = 0;
+    for entry in entries {
+        if entry.id.part != 0 {
+            tracing::error!(
+                id = %entry.id,
+                "somebody added to the journal what has no position in it: skipped"
+            );
+            continue;
         }
-        if !batch.is_empty() {
-            self.read.push_back(Tailed::Entries(batch));
+        if bytes + entry.bytes.len() > BYTES && !batch.is_empty() {
+            batches.push(mem::take(&mut batch));
+            bytes = 0;
         }
+        bytes += entry.bytes.len();
+        batch.push((entry.id.position, entry.bytes));
     }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
 }
 
 impl EntryTail for RedisTail {
@@ -143,5 +150,50 @@ impl EntryTail for RedisTail {
                 self.reading = Some(begun(self.start()).await);
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(position: u64, part: u64, bytes: usize) -> Entry {
+        Entry {
+            id: Id { position, part },
+            bytes: vec![0; bytes].into(),
+        }
+    }
+
+    fn positions(entries: Vec<Entry>) -> Vec<Vec<u64>> {
+        let position = |(position, _)| position;
+        batches(entries)
+            .into_iter()
+            .map(|batch| batch.into_iter().map(position).collect())
+            .collect()
+    }
+
+    #[test]
+    fn a_batch_ends_before_it_is_too_large() {
+        let half = BYTES / 2;
+        assert_eq!(
+            positions(vec![
+                entry(1, 0, half),
+                entry(2, 0, half),
+                entry(3, 0, 1),
+                entry(4, 0, 2 * BYTES),
+                entry(6, 0, 0),
+            ]),
+            [vec![1, 2], vec![3], vec![4], vec![6]]
+        );
+        assert!(positions(vec![]).is_empty());
+    }
+
+    #[test]
+    fn what_has_no_position_is_skipped() {
+        assert_eq!(
+            positions(vec![entry(1, 0, 1), entry(1, 7, 1), entry(2, 0, 1)]),
+            [[1, 2]]
+        );
+        assert!(positions(vec![entry(1, 7, 1)]).is_empty());
     }
 }

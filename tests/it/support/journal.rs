@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tidings::{
     cluster::journal::{
@@ -14,9 +17,12 @@ use tidings::{
 };
 use tokio::sync::{broadcast, watch};
 
-/// Handles to the same journal.
+/// A way to the journal, which can be cut.
 #[derive(Clone)]
-pub(crate) struct MemoryJournal(Arc<Broker>);
+pub(crate) struct MemoryJournal {
+    broker: Arc<Broker>,
+    is_cut: Arc<AtomicBool>,
+}
 
 struct Broker {
     state: Mutex<State>,
@@ -36,26 +42,50 @@ struct State {
 /// A copy of a journal's store.
 pub(crate) struct Saved(State);
 
+impl Saved {
+    pub(crate) fn last(&self) -> u64 {
+        self.0.last
+    }
+}
+
 impl MemoryJournal {
     pub(crate) fn new() -> Self {
         let state = State {
             up: true,
             ..State::default()
         };
-        Self(Arc::new(Broker {
+        let broker = Broker {
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
             announced: broadcast::Sender::new(1_000),
-        }))
+        };
+        Self {
+            broker: Arc::new(broker),
+            is_cut: Arc::default(),
+        }
+    }
+
+    /// Another way to the same journal.
+    pub(crate) fn way(&self) -> Self {
+        Self {
+            broker: Arc::clone(&self.broker),
+            is_cut: Arc::default(),
+        }
+    }
+
+    /// Whoever came this way does not get through any more, without a last word; or gets through again.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::SeqCst);
+        self.change(|_| ());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap()
+        self.broker.state.lock().unwrap()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let changed = change(&mut self.state());
-        self.0.changed.send_modify(|n| *n += 1);
+        self.broker.changed.send_modify(|n| *n += 1);
         changed
     }
 
@@ -122,7 +152,8 @@ struct MemorySession {
 impl MemorySession {
     fn alive(&self) -> Result<MutexGuard<'_, State>, Fault> {
         let state = self.journal.state();
-        match state.up && state.lives == self.life {
+        let is_cut = self.journal.is_cut.load(Ordering::SeqCst);
+        match state.up && state.lives == self.life && !is_cut {
             true => Ok(state),
             false => Err(Fault("the connection is broken".to_owned())),
         }
@@ -133,7 +164,7 @@ impl Journal for MemoryJournal {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, ConnectError>> {
         Box::pin(async move {
             let state = self.state();
-            if !state.up {
+            if !state.up || self.is_cut.load(Ordering::SeqCst) {
                 return Err(ConnectError::Unavailable("it is down".to_owned()));
             }
             let session = MemorySession {
@@ -179,8 +210,8 @@ impl Session for MemorySession {
                     life: self.life,
                 },
                 after,
-                changed: self.journal.0.changed.subscribe(),
-                announced: self.journal.0.announced.subscribe(),
+                changed: self.journal.broker.changed.subscribe(),
+                announced: self.journal.broker.announced.subscribe(),
             };
             Ok(Box::new(tail) as Box<dyn EntryTail>)
         })
@@ -205,7 +236,7 @@ impl Session for MemorySession {
     fn announce(&self, bytes: Bytes) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             drop(self.alive()?);
-            let _ = self.journal.0.announced.send(bytes);
+            let _ = self.journal.broker.announced.send(bytes);
             Ok(())
         })
     }

@@ -1,12 +1,10 @@
-//! A hub that runs: its log, its fan-out, its door, and how it goes down.
+//! A hub that runs: its log, its fan-out, its door, and how it goes down. `open` is where the configuration becomes a log.
+
+mod open;
 
 use crate::{
-    cluster::{
-        BadUrl, Clocks, ReplicatedLog,
-        journal::{ConnectError, JournalOptions},
-        journal_at,
-    },
-    config::{self, Config, JournalUrl},
+    cluster::{BadUrl, ReplicatedLog, journal::ConnectError},
+    config::Config,
     delivery::silence::Silences,
     fanout::Hub,
     http::{
@@ -14,16 +12,11 @@ use crate::{
         listener::{Listener, drained},
     },
     ingest::Ingest,
-    log::{
-        Clock, EventLog, LogOptions,
-        memory::MemoryLog,
-        replica::ReplicaLog,
-        retention::{Limits, Retention, Rule},
-        sqlite::{self, OpenError, SqliteLog},
-    },
+    log::sqlite::OpenError,
 };
 use axum::Router;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use open::open_log;
+use std::{path::PathBuf, sync::Arc};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -96,6 +89,11 @@ impl Server {
                     "" => config.listen.to_string(),
                     address => address.to_owned(),
                 });
+            fan_out.spawn(warn_of_small_entries(
+                Arc::clone(cluster),
+                config.publish.event_bytes_max,
+                drain.clone(),
+            ));
             fan_out.spawn(end_streams_if_outdated(
                 Arc::clone(cluster),
                 Arc::clone(&hub),
@@ -205,30 +203,24 @@ impl Server {
     }
 }
 
-type Opened = (Arc<dyn EventLog>, Option<Arc<ReplicatedLog>>);
-
-async fn open_log(config: &Config) -> Result<Opened, StartError> {
-    match &config.cluster.journal {
-        Some(url) => {
-            let log = open_replica(config, url).await?;
-            Ok((Arc::clone(&log) as Arc<dyn EventLog>, Some(log)))
-        }
-        None => Ok((open_single(config)?, None)),
-    }
-}
-
-async fn open_replica(config: &Config, url: &JournalUrl) -> Result<Arc<ReplicatedLog>, StartError> {
-    let cluster = &config.cluster;
-    let journal = journal_at(url.secret(), &journal_options(config)?)?;
-    let options = log_options(&config.log);
-    let alone = config.data_dir.join(sqlite::FILE);
-    if alone.exists() {
+/// An event that is allowed here and is too large for the broker is refused only when it comes.
+async fn warn_of_small_entries(
+    cluster: Arc<ReplicatedLog>,
+    event_bytes_max: u64,
+    drain: CancellationToken,
+) {
+    let entry = drain.run_until_cancelled(cluster.entry_bytes_max()).await;
+    if let Some(entry_bytes_max) = entry
+        && (entry_bytes_max as u64) < event_bytes_max
+    {
         tracing::warn!(
-            path = %alone.display(),
-            "the events that this hub kept alone are not part of the cluster: they stay where they are, unused; \
-             docs/clustering.md says how to publish them to it"
+            event_bytes_max,
+            entry_bytes_max,
+            "the broker takes less at once than publish.event_bytes_max allows: larger events are refused with 413; \
+             raise the broker's limit or lower that one"
         );
     }
+<<<<<<< HEAD:src/server.rs
     let local: Arc<dyn ReplicaLog> = match config.log.engine {
         config::Engine::Memory => Arc::new(MemoryLog::replica(options)),
         config::Engine::Sqlite => {
@@ -296,6 +288,8 @@ pub fn journal_options(config: &Config) -> Result<JournalOptions, StartError> {
         redis_wait: u32::try_from(cluster.redis_wait).unwrap_or(u32::MAX),
         nats_replicas: usize::try_from(cluster.nats_replicas).unwrap_or(usize::MAX),
     })
+=======
+>>>>>>> main:src/server/mod.rs
 }
 
 /// A node that cannot read the journal any more sends its readers to the others, and waits to be upgraded.
@@ -307,50 +301,5 @@ async fn end_streams_if_outdated(
     tokio::select! {
         () = cluster.outdated() => hub.end(),
         () = drain.cancelled() => {}
-    }
-}
-
-fn open_single(config: &Config) -> Result<Arc<dyn EventLog>, OpenError> {
-    let options = log_options(&config.log);
-    match config.log.engine {
-        config::Engine::Memory => Ok(Arc::new(MemoryLog::new(options))),
-        config::Engine::Sqlite => {
-            let durability = match config.log.durability {
-                config::Durability::Sync => sqlite::Durability::Sync,
-                config::Durability::Os => sqlite::Durability::Os,
-            };
-            Ok(Arc::new(SqliteLog::open(
-                &config.data_dir,
-                durability,
-                options,
-            )?))
-        }
-    }
-}
-
-fn log_options(config: &config::LogConfig) -> LogOptions {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let rules = config.retention.iter().map(|rule| Rule {
-        topics: rule.topics.clone(),
-        limits: Limits {
-            age_max_ms: rule.age_max.map(ms),
-            events_max: rule.events_max,
-            bytes_max: rule.bytes_max,
-        },
-    });
-    LogOptions {
-        retention: Retention {
-            rules: rules.collect(),
-            default: Limits {
-                age_max_ms: Some(ms(config::RETENTION_AGE_DEFAULT)),
-                events_max: None,
-                bytes_max: None,
-            },
-            bytes_max: config.bytes_max,
-        },
-        key_age_max_ms: ms(config.idempotency_age_max),
-        keys_max: config.idempotency_keys_max,
-        emptied_topics_max: config.emptied_topics_max,
-        clock: Clock::system(),
     }
 }
