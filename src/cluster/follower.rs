@@ -223,6 +223,7 @@ impl Follower {
     async fn life(&mut self, link: &Arc<Link>) -> Result<std::convert::Infallible, End> {
         self.shared.forget_ends();
         let mut tail = self.attach(link).await?;
+        self.shared.attached();
         self.shared.link.send_replace(Some(Arc::clone(link)));
         self.shared.tasks.spawn(super::tend::run(
             Arc::clone(&self.shared),

@@ -206,21 +206,25 @@ impl Outbox {
         false
     }
 
-    /// Gives up if one of them waited for too long. It, and those behind it, may still count or not: a new writer goes on.
+    /// Gives up if one of them waited for too long.
     pub(super) fn expire(&self, now: Instant) {
-        let mut state = self.state();
-        if state.entries.iter().all(|one| one.deadline > now) {
+        if self.state().entries.iter().all(|one| one.deadline > now) {
             return;
         }
+        let entries = self.give_up();
+        tracing::warn!(entries, "the journal did not show own entries in time");
+    }
+
+    /// Gives up all that are on their way, and says how many. They may still count or not: a new writer goes on.
+    pub(super) fn give_up(&self) -> usize {
+        let mut state = self.state();
         let failed = std::mem::take(&mut state.entries);
         state.renew();
         drop(state);
-        tracing::warn!(
-            entries = failed.len(),
-            "the journal did not show own entries in time"
-        );
+        let count = failed.len();
         fail(failed, AppendError::TimedOut);
         self.answered.notify_one();
+        count
     }
 
     /// An epoch began, up to that position the same as the one before: what is on its way can no longer count as it is.

@@ -15,6 +15,7 @@ use crate::{
     log::sqlite::OpenError,
 };
 use axum::Router;
+pub use open::journal_options;
 use open::open_log;
 use std::{path::PathBuf, sync::Arc};
 use tokio::{net::TcpListener, time::Instant};

@@ -60,7 +60,12 @@ async fn open_replica(config: &Config, url: &JournalUrl) -> Result<Arc<Replicate
 const JOURNAL_BYTES_REDIS: u64 = 256 << 20; // 256 MiB
 const JOURNAL_BYTES: u64 = 1 << 30; // 1 GiB
 
-fn journal_options(config: &Config) -> Result<JournalOptions, StartError> {
+/// What the journal's adapters are told.
+///
+/// # Errors
+///
+/// [`StartError::Password`].
+pub fn journal_options(config: &Config) -> Result<JournalOptions, StartError> {
     let (log, cluster) = (&config.log, &config.cluster);
     let password = cluster.password_file.as_ref().map(|path| {
         let text = std::fs::read_to_string(path).map_err(|source| StartError::Password {

@@ -60,8 +60,11 @@ on_each_broker! {
         load.each_publishes(20).await;
         let node = &cluster.nodes[1];
         node.pause();
-        // 7 MiB in all.
-        load.each_publishes(300).await;
+        let before: u64 = load.tally().acknowledged.iter().sum();
+        load.until("4 MiB more", |tally| {
+            tally.acknowledged.iter().sum::<u64>() >= before + 512
+        })
+        .await;
         node.resume();
         load.until("readers are told", |tally| tally.gaps > 0).await;
         until_ready(node).await;
