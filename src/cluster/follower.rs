@@ -146,14 +146,14 @@ impl Follower {
                 Some(link) => link,
                 None => self.connect().await,
             };
-            let began = Instant::now();
             let end = self.life(&link).await;
-            self.shared.link.send_replace(None);
+            let attached = self.shared.link.send_replace(None).is_some();
             self.members.unlinked();
             link.broken.cancel();
             let Err(end) = end;
             match end {
                 End::Fault(fault) => {
+                    self.shared.not_linked(&fault.0);
                     tracing::warn!(%fault, "the journal is not followed any more: connecting again");
                 }
                 End::Odd(why) => tracing::warn!(why, "verifying what the journal has"),
@@ -172,12 +172,14 @@ impl Follower {
                 }
                 End::Unknown => self.reload().await,
             }
-            // Whatever ends a life at its beginning will end the next one too.
-            after = match began.elapsed() < CONNECT_AFTER.1 {
-                true => (after * 2).min(CONNECT_AFTER.1),
-                false => CONNECT_AFTER.0,
+            // Whatever ends a life before it has begun will end the next one too.
+            after = match attached {
+                true => CONNECT_AFTER.0,
+                false => {
+                    sleep(after).await;
+                    (after * 2).min(CONNECT_AFTER.1)
+                }
             };
-            sleep(after).await;
         }
     }
 

@@ -134,7 +134,7 @@ async fn a_key_that_nodes_take_at_once_is_one_event_everywhere() {
         for outcome in outcomes {
             match outcome {
                 Outcome::Stored(cursor) | Outcome::Duplicate(cursor) => {
-                    assert_eq!(cursor, stored[0])
+                    assert_eq!(cursor, stored[0]);
                 }
                 Outcome::Conflict => conflicts += 1,
             }
