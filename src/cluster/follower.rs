@@ -79,6 +79,8 @@ struct Step {
     apply: Apply,
     /// Entries that count, with their places and which of the outcomes are theirs.
     landed: Vec<(Id, u64, Range<usize>)>,
+    /// Entries that do not count, or not again.
+    void: Vec<Id>,
     /// Batches so far.
     batches: usize,
     /// Entries with records.
@@ -91,6 +93,7 @@ impl Step {
             ledger: ledger.clone(),
             apply: Apply::default(),
             landed: Vec::new(),
+            void: Vec::new(),
             batches: 0,
             records: 0,
         }
@@ -313,10 +316,7 @@ impl Follower {
                     }
                     step.count(at, entry);
                 }
-                _ => {
-                    let is_known = step.ledger.writers.contains_key(&entry.writer);
-                    self.shared.outbox.void(Id::of(&entry), is_known);
-                }
+                _ => step.void.push(Id::of(&entry)),
             }
             step.apply.marks.push((at, mark));
         }
@@ -381,6 +381,7 @@ impl Follower {
             ledger,
             mut apply,
             landed,
+            void,
             records,
             ..
         } = step;
@@ -392,6 +393,11 @@ impl Follower {
                 let own = batches.filter_map(|at| outcomes.get_mut(at).map(std::mem::take));
                 self.shared.outbox.counted(id, at, own.collect());
             }
+        }
+        // Only now: what counted in the same step is no longer on its way.
+        for id in void {
+            let writer = self.ledger.writers.get(&id.writer);
+            self.shared.outbox.void(id, writer.map(|one| one.number));
         }
         Ok(())
     }
