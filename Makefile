@@ -31,7 +31,7 @@ lint: cargo-deny ## check format, lints, docs, and the dependencies' licences, v
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	cargo deny --log-level error check licenses bans sources
 
-bench: bench-build ## measure the hub and its peers side by side (15 min), and write docs/benchmarks.md
+bench: bench-build ## measure the hub and its peers side by side (25 min), and write docs/benchmarks.md
 	python3 tests/bench/suite.py
 
 bench-quick: bench-build ## the same in two minutes, into target/bench-quick
@@ -54,6 +54,8 @@ test-tools: ## install what the tests need, without running them
 
 bench-tools: ## install what the benchmark needs, without running it
 	@tests/bench/debian
+	@$(CLIENTS)/debian brokers
+	@$(MAKE) --silent $(VENV)
 
 $(NODE_MODULES): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json $(CLIENTS)/.npmrc
 	@cd $(CLIENTS) && npm ci --no-audit --no-fund --silent

@@ -1,6 +1,7 @@
 // The page: what is watched is in the address (`#topic=demo&topic=orders/**&tail=20`), so that a link
 // to it can be shared. This file ties the forms, the subscription and the rows together.
 
+import { watchCluster } from "./cluster.js";
 import { ROWS_MAX, Rows, eventRow, noteRow } from "./rows.js";
 import { Subscription } from "./sse.js";
 
@@ -262,3 +263,4 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 }
 
 watch(fromAddress());
+watchCluster($("cluster"), new URL("cluster", document.baseURI));

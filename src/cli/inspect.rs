@@ -20,6 +20,10 @@ pub(super) fn new_epoch(args: &HubArgs) -> anyhow::Result<ExitCode> {
         config.log.engine == Engine::Sqlite,
         "log.engine is \"memory\": it has a new epoch at each start"
     );
+    anyhow::ensure!(
+        config.cluster.journal.is_none(),
+        "in a cluster the epoch is the journal's: nodes begin a new one by themselves where it lost something"
+    );
     let dir = &config.data_dir;
     let (old, new) = tidings::log::sqlite::new_epoch(dir)
         .with_context(|| format!("cannot begin a new epoch in {}", dir.display()))?;

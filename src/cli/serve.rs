@@ -65,7 +65,8 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 fn start_logging() -> anyhow::Result<()> {
-    let directives = environment::get(environment::TRACE).unwrap_or_else(|| "info".to_owned());
+    let directives = environment::get(environment::TRACE)
+        .unwrap_or_else(|| "info,async_nats=off,lapin=off".to_owned());
     let filter = EnvFilter::try_new(&directives).with_context(|| {
         let name = environment::TRACE;
         format!("{name}: expected a filter such as info, debug or tidings=debug,warn; found {directives:?}")
@@ -150,6 +151,13 @@ fn banner(config: &Config, address: SocketAddr) -> io::Result<()> {
         (Engine::Sqlite, Durability::Os) => {
             format!("{} (durability \"os\")", config.data_dir.display())
         }
+    };
+    let data = match &config.cluster.journal {
+        Some(journal) => format!(
+            "{data}, as a node of {} over {journal}",
+            config.cluster.name
+        ),
+        None => data,
     };
     let text = format!(
         "Tidings {} is listening on http://{address}\n  \

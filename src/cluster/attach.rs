@@ -273,6 +273,8 @@ impl Follower {
         if ends.first == 1 {
             return self.begin_at_the_start(session).await;
         }
+        // What was on its way may have landed where this node does not look any more: sent again it would be there twice.
+        self.shared.outbox.give_up();
         let mut tail = session.tail(0).await?;
         session.announce(self.members.hello()).await?;
         let (mut first, mut last, mut silence) = (None, 0, None::<Instant>);
@@ -436,7 +438,7 @@ impl Follower {
             time_ms: self.shared.clock.now_ms(),
             body,
         };
-        let sealed = entry.seal();
+        let sealed = entry.seal(0);
         session.append(&sealed).await?.await
     }
 }

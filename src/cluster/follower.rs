@@ -4,11 +4,12 @@
 //! odd later ends that life, and the next one is verified again: so there is one place that decides what happened.
 
 use super::{
-    entry::{Body, Entry, Records, Unreadable, digest, position, position_after},
+    entry::{Body, Entry, Unreadable, digest, position, position_after},
     journal::{ConnectError, Fault, Tailed},
     ledger::{Ledger, Verdict},
     members::Members,
     outbox::Id,
+    records::Records,
     shared::{Link, Shared},
 };
 use crate::log::{
@@ -141,18 +142,20 @@ impl Follower {
     }
 
     async fn lives(&mut self, mut first: Option<Arc<Link>>) {
+        let mut after = CONNECT_AFTER.0;
         loop {
             let link = match first.take() {
                 Some(link) => link,
                 None => self.connect().await,
             };
             let end = self.life(&link).await;
-            self.shared.link.send_replace(None);
+            let attached = self.shared.link.send_replace(None).is_some();
             self.members.unlinked();
             link.broken.cancel();
             let Err(end) = end;
             match end {
                 End::Fault(fault) => {
+                    self.shared.not_linked(&fault.0);
                     tracing::warn!(%fault, "the journal is not followed any more: connecting again");
                 }
                 End::Odd(why) => tracing::warn!(why, "verifying what the journal has"),
@@ -171,6 +174,14 @@ impl Follower {
                 }
                 End::Unknown => self.reload().await,
             }
+            // Whatever ends a life before it has begun will end the next one too.
+            after = match attached {
+                true => CONNECT_AFTER.0,
+                false => {
+                    sleep(after).await;
+                    (after * 2).min(CONNECT_AFTER.1)
+                }
+            };
         }
     }
 
@@ -219,6 +230,7 @@ impl Follower {
     async fn life(&mut self, link: &Arc<Link>) -> Result<std::convert::Infallible, End> {
         self.shared.forget_ends();
         let mut tail = self.attach(link).await?;
+        self.shared.attached();
         self.shared.link.send_replace(Some(Arc::clone(link)));
         self.shared.tasks.spawn(super::tend::run(
             Arc::clone(&self.shared),
@@ -260,9 +272,9 @@ impl Follower {
                 continue;
             }
             if at > before + 1 {
-                // Holes are natural on some brokers; that the last one is still there shows that nothing was removed since.
+                // Holes are natural on some brokers. This one is, if nothing beyond the entry before it was ever removed.
                 let was_first = before == 0;
-                if was_first || link.session.read(before).await?.is_none() {
+                if was_first || link.session.ends().await?.first > before + 1 {
                     self.apply(step).await?;
                     return Err(End::Missed);
                 }
@@ -425,7 +437,7 @@ impl Follower {
         }
     }
 
-    /// Has a checkpoint written if one is due.
+    /// Has a checkpoint written if one is due, or somebody waits for it.
     fn write_checkpoint(&mut self) {
         let due = self.checkpoint.is_wanted
             || self.checkpoint.entries >= CHECKPOINT_ENTRIES

@@ -6,6 +6,7 @@
 
 use crate::log::BoxFuture;
 use bytes::Bytes;
+use std::fmt;
 
 /// A broker's one order of entries, as a place to connect to.
 pub trait Journal: Send + Sync + 'static {
@@ -71,16 +72,29 @@ pub trait Session: Send + Sync + 'static {
 pub struct Sealed {
     /// The epoch that it belongs to. A broker that knows the present epoch refuses entries of another one.
     pub epoch: u64,
-    /// If it begins a new epoch, that one; `epoch` is the one before, 0 if none is known.
-    pub begins: Option<u64>,
+    /// If it begins a new epoch, which; `epoch` is the one before, 0 if none is known.
+    pub begins: Option<Begins>,
     /// Who wrote it.
     pub writer: u64,
     /// Its number among the writer's.
     pub number: u64,
+    /// How often it was handed over before. A broker that drops repetitions has to take each of these: an earlier one may
+    /// be there and not count.
+    pub attempt: u32,
     /// ms since 1970 UTC.
     pub time_ms: u64,
     /// All of it, the above included: what is stored and comes back.
     pub bytes: Bytes,
+}
+
+/// What begins with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begins {
+    /// The new epoch.
+    pub epoch: u64,
+    /// How far its writer had seen the journal. An entry whose writer knew no epoch counts only if the present one began
+    /// no later.
+    pub looked: u64,
 }
 
 /// The broker's answer to come: the position if the broker tells it.
@@ -140,7 +154,7 @@ pub enum Tailed {
 }
 
 /// What all adapters are told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JournalOptions {
     /// The cluster's name, `[A-Za-z0-9_-]{1,64}`: names of streams, keys and queues are made of it.
     pub name: String,
@@ -156,4 +170,18 @@ pub struct JournalOptions {
     pub redis_wait: u32,
     /// NATS: replicas of the stream.
     pub nats_replicas: usize,
+}
+
+impl fmt::Debug for JournalOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // All but the password.
+        f.debug_struct("JournalOptions")
+            .field("name", &self.name)
+            .field("age_max_ms", &self.age_max_ms)
+            .field("bytes_max", &self.bytes_max)
+            .field("ca_file", &self.ca_file)
+            .field("redis_wait", &self.redis_wait)
+            .field("nats_replicas", &self.nats_replicas)
+            .finish_non_exhaustive()
+    }
 }

@@ -33,6 +33,8 @@ struct State {
     address: String,
     seq: u64,
     linked: Option<Instant>,
+    /// When it last had something to say.
+    said: Option<Instant>,
     others: BTreeMap<String, Member>,
     /// Somebody does not know all counts of this node.
     full_wanted: bool,
@@ -170,6 +172,11 @@ impl Members {
         let node = self.me(shared);
         let changed = self.hub().map(|hub| (hub.changed_counts(), hub));
         let mut state = self.state();
+        // It stood still, or could say nothing for long: others may have said much that it has yet to read.
+        let said = state.said.replace(Instant::now());
+        if said.is_some_and(|said| said.elapsed() > LEASE / 2) {
+            state.linked = Some(Instant::now());
+        }
         let full = std::mem::take(&mut state.full_wanted);
         if let Some((changed, hub)) = changed {
             let counts = match full {

@@ -10,6 +10,7 @@ pub mod nats;
 mod outbox;
 mod publisher;
 pub mod rabbitmq;
+pub mod records;
 pub mod redis;
 mod replicated;
 mod shared;

@@ -2,8 +2,9 @@
 //! own tail. What is not answered is handed over again: a repeated entry is void on all nodes.
 
 use super::{
-    entry::{Body, Entry, Records},
+    entry::{Body, Entry},
     journal::Sealed,
+    records::Records,
 };
 use crate::log::{AppendError, Outcome};
 use std::{
@@ -123,7 +124,7 @@ impl Outbox {
             body: control.unwrap_or(Body::Records(batches)),
         };
         state.next += 1;
-        let (id, sealed) = (Id::of(&entry), entry.seal());
+        let (id, sealed) = (Id::of(&entry), entry.seal(0));
         state.entries.push_back(OnItsWay {
             entry,
             parts,
@@ -138,8 +139,9 @@ impl Outbox {
     pub(super) fn all(&self) -> Vec<(Id, Sealed)> {
         let mut state = self.state();
         let all = state.entries.iter_mut().map(|one| {
+            let attempt = one.attempts;
             one.attempts += 1;
-            (Id::of(&one.entry), one.entry.seal())
+            (Id::of(&one.entry), one.entry.seal(attempt))
         });
         all.collect()
     }
@@ -215,21 +217,25 @@ impl Outbox {
         false
     }
 
-    /// Gives up if one of them waited for too long. It, and those behind it, may still count or not: a new writer goes on.
+    /// Gives up if one of them waited for too long.
     pub(super) fn expire(&self, now: Instant) {
-        let mut state = self.state();
-        if state.entries.iter().all(|one| one.deadline > now) {
+        if self.state().entries.iter().all(|one| one.deadline > now) {
             return;
         }
+        let entries = self.give_up();
+        tracing::warn!(entries, "the journal did not show own entries in time");
+    }
+
+    /// Gives up all that are on their way, and says how many. They may still count or not: a new writer goes on.
+    pub(super) fn give_up(&self) -> usize {
+        let mut state = self.state();
         let failed = std::mem::take(&mut state.entries);
         state.renew();
         drop(state);
-        tracing::warn!(
-            entries = failed.len(),
-            "the journal did not show own entries in time"
-        );
+        let count = failed.len();
         fail(failed, AppendError::TimedOut);
         self.answered.notify_one();
+        count
     }
 
     /// An epoch began, up to that position the same as the one before: what is on its way can no longer count as it is.

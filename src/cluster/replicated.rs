@@ -1,13 +1,14 @@
 //! A log that several nodes share: [`EventLog`] over a journal and this node's replica of it.
 
 use super::{
-    entry::{self, RECORDS_MAX, Records, draft_bytes},
+    entry::{self, RECORDS_MAX},
     follower::Follower,
     journal::{ConnectError, Journal},
     ledger::Ledger,
     members::{Members, Node, Presence},
     outbox::{Pending, What},
     publisher::{self, GROUP_BYTES_MAX},
+    records::{Records, draft_bytes},
     shared::{Clocks, Link, PUBLISH_TIMEOUT, Shared, Standing},
 };
 use crate::{
@@ -107,6 +108,16 @@ impl ReplicatedLog {
     #[must_use]
     pub fn presence(&self, topic: &Topic) -> Presence {
         self.members.presence(topic)
+    }
+
+    /// What the broker takes at once, in bytes of events. Waits for a link.
+    pub async fn entry_bytes_max(&self) -> usize {
+        let mut links = self.shared.link.subscribe();
+        match links.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(link)) => link.session.entry_bytes_max().saturating_sub(ENTRY_ROOM),
+            // It is closed.
+            _ => usize::MAX,
+        }
     }
 
     /// Waits until an entry comes that this version does not read.

@@ -20,6 +20,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// A node that is further behind the journal refuses publishes, and is not ready.
 pub(super) const LAG_MAX: Duration = Duration::from_secs(2);
 
+/// A node that has not heard of the journal's end for so long does not know how far behind it is (perhaps it stood still),
+/// and refuses publishes: much longer than it takes to ask.
+const UNHEARD_MAX: Duration = Duration::from_secs(5);
+
 /// A publish is answered by then.
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -109,6 +113,8 @@ struct Status {
     ends: VecDeque<(Instant, u64)>,
     /// The newest end that was told.
     end: u64,
+    /// When an end was last asked for and told.
+    heard: Option<Instant>,
     /// By how much the clocks of this node and the broker or the other nodes differ, in ms.
     clock_off_ms: u64,
     /// The format of an entry that this version does not read.
@@ -129,6 +135,8 @@ pub struct Standing {
     pub lag: Duration,
     /// By how many entries it is.
     pub lag_entries: u64,
+    /// Whether the journal's end was heard of lately, so that the lag is known.
+    pub heard: bool,
     /// The entry up to which all is applied.
     pub applied: u64,
     /// By how much the clocks of this node and the broker or the other nodes differ, in ms.
@@ -152,7 +160,7 @@ impl Standing {
     /// Whether it takes publishes.
     #[must_use]
     pub fn takes_publishes(&self) -> bool {
-        self.is_ready() && self.linked && self.clock_off_ms < CLOCK_MAX_MS
+        self.is_ready() && self.linked && self.heard && self.clock_off_ms < CLOCK_MAX_MS
     }
 }
 
@@ -197,11 +205,15 @@ impl Shared {
             caught_up: status.caught_up,
             lag: behind.map_or(Duration::ZERO, |(at, _)| at.elapsed()),
             lag_entries: status.end.saturating_sub(applied),
+            heard: status.heard.is_some_and(|at| at.elapsed() < UNHEARD_MAX),
             applied,
             clock_off_ms: status.clock_off_ms,
             newer: status.newer,
             unreadable: status.unreadable,
-            last_error: status.last_error.clone().filter(|_| !linked),
+            last_error: match linked {
+                true => None,
+                false => status.last_error.clone(),
+            },
         }
     }
 
@@ -210,12 +222,19 @@ impl Shared {
         let applied = *self.applied.borrow();
         let mut status = self.status();
         status.end = status.end.max(ends.last);
+        status.heard = status.heard.max(Some(asked));
         if ends.last > applied {
             status.ends.push_back((asked, ends.last));
         }
         let lower = ends.exact && ends.last < before;
         let missed = ends.first > applied + 1;
         !lower && !missed
+    }
+
+    /// The journal was verified, and is followed from here on.
+    pub(super) fn attached(&self) {
+        self.status().heard = Some(Instant::now());
+        tracing::info!(applied = *self.applied.borrow(), "follows the journal");
     }
 
     /// All up to this entry is applied.

@@ -72,7 +72,7 @@ async fn begin_first(shared: &Shared, link: &Link) -> Result<(), Fault> {
             looked,
         },
     };
-    let sealed = entry.seal();
+    let sealed = entry.seal(0);
     let handed = link.session.append(&sealed).await;
     match handed {
         // Whatever becomes of it, the tail shows.

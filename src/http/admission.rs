@@ -25,7 +25,7 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
     let reason = match () {
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
-        () if cannot_serve(app) && streams(request) => CloseReason::NotReady,
+        () if streams(request) && cannot_serve(app) => CloseReason::NotReady,
         () => return None,
     };
     let (version, path) = (request.version(), request.uri().path());

@@ -32,6 +32,7 @@ assets! {
     "/assets/style.css" "text/css; charset=utf-8" "style.css";
     "/assets/icon.svg" "image/svg+xml" "icon.svg";
     "/assets/app.js" "text/javascript; charset=utf-8" "app.js";
+    "/assets/cluster.js" "text/javascript; charset=utf-8" "cluster.js";
     "/assets/json.js" "text/javascript; charset=utf-8" "json.js";
     "/assets/rows.js" "text/javascript; charset=utf-8" "rows.js";
     "/assets/sse.js" "text/javascript; charset=utf-8" "sse.js";

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from brokers import JOURNALS
+
 ALL = ["tidings", "nchan", "plain", "ceiling", "mercure", "centrifugo"]
 TWO = ["tidings", "nchan"]
 OWN = ["tidings"]
+NODES = list(JOURNALS)
+BARE = [f"{name}-bare" for name in JOURNALS]
 
 KIB = 1024
 
@@ -25,9 +29,28 @@ class Case:
     # Measured without a server.
     alone: bool = False
 
+    # A cluster's: how many nodes; the broker by its client library alone; and what is published to its journal first.
+    nodes: int = 1
+    bare: str = ""
+    filled: str = ""
+
     def words(self, quick):
+        return self.fill(self.command, quick)
+
+    def bare_words(self, quick):
+        return self.fill(self.bare, quick)
+
+    def filled_words(self, quick):
+        return self.fill(self.filled, quick)
+
+    def fill(self, command, quick):
         sizes = {name: both[1 if quick else 0] for name, both in self.sizes.items()}
-        return self.command.format(**sizes).split()
+        return command.format(**sizes).split()
+
+    def commands(self, quick):
+        """What is run, by its name."""
+        named = {"": self.command, ", before": self.filled, ", client library": self.bare}
+        return {self.key + name: " ".join(self.fill(words, quick)) for name, words in named.items() if words}
 
 
 def fan(key, servers, rest, fields, seconds=(3, 1), **more):
@@ -112,6 +135,56 @@ CASES = [
         PUBLISH,
         {"seconds": (3, 1)},
         config='[[log.retention]]\ntopics = "**"\nevents_max = 1000\n',
+    ),
+    # A cluster, beside the node alone and the broker by its client library alone. Events of 200 bytes take 223 in an
+    # entry; the hub packs 1,175 of them into one.
+    Case(
+        "cluster-disk",
+        OWN,
+        "disk --size 200 --seconds {seconds}s",
+        ["fsync_p50_ms", "fsync_p99_ms", "fsyncs_per_s", "sqlite_events_per_s"],
+        {"seconds": (3, 1)},
+        alone=True,
+    ),
+    Case(
+        "cluster-publish",
+        OWN + NODES + BARE + ["centrifugo-redis"],
+        "publish --connections 64 --size 200 --seconds {seconds}s",
+        PUBLISH,
+        {"seconds": (3, 1)},
+        bare="journal append --outstanding 64 --size 223 --seconds {seconds}s",
+    ),
+    Case(
+        "cluster-lines",
+        OWN + NODES + BARE,
+        "publish --lines --size 200 --seconds {seconds}s",
+        PUBLISH[:2],
+        {"seconds": (3, 1)},
+        bare="journal append --outstanding 4 --records 1175 --size 223 --seconds {seconds}s",
+    ),
+    fan(
+        "cluster-across",
+        OWN + NODES + BARE,
+        "--readers 1 --rate 100 --connections 1 --size 200",
+        ["latency_p50_ms", "latency_p99_ms"],
+        (5, 1),
+        nodes=2,
+        bare="journal latency --rate 100 --size 223 --seconds {seconds}s",
+    ),
+    Case(
+        "cluster-start",
+        NODES + BARE,
+        "",
+        ["events_per_s", "seconds"],
+        {"events": (1_000_000, 100_000)},
+        filled="publish --lines --size 200 --events {events}",
+        bare="journal tail --name tidings --events {events}",
+    ),
+    fan(
+        "cluster-fan",
+        OWN + NODES + ["centrifugo-redis"],
+        "--readers 1000 --connections 64",
+        SATURATED,
     ),
     # Coming back.
     # Not Nchan, which looks through all messages of a second for each next one: the more there are, the slower.

@@ -11,7 +11,15 @@ COLOURS = {
     "ceiling": "#64748b",
     "mercure": "#be185d",
     "centrifugo": "#1d4ed8",
+    "centrifugo-redis": "#1d4ed8",
+    "redis-always": "#0f766e",
+    "redis-everysec": "#5eaaa3",
+    "nats-always": "#0f766e",
+    "nats": "#5eaaa3",
+    "rabbitmq": "#0f766e",
 }
+# What a figure is compared with.
+OTHER = "#64748b"
 INK, FAINT, LINE = "#1e293b", "#64748b", "#e2e8f0"
 FONT = "font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif\""
 
@@ -82,7 +90,7 @@ def draw_panel(x, y, label, higher, bars):
         weight = 600 if bar.server == "tidings" else 400
         out.append(text(left - 8, middle + 4, bar.name, 12, INK, weight, "end"))
         size = f'width="{end - left:.1f}" height="{BAR}"'
-        out.append(f'<rect x="{left}" y="{y}" {size} rx="2" fill="{COLOURS[bar.server]}"/>')
+        out.append(f'<rect x="{left}" y="{y}" {size} rx="2" fill="{COLOURS.get(bar.server, OTHER)}"/>')
         if bar.most > bar.least:
             a, b = left + bar.least * scale, left + bar.most * scale
             path = f"M{a:.1f} {middle - 3}v6M{a:.1f} {middle}H{b:.1f}M{b:.1f} {middle - 3}v6"

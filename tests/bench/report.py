@@ -8,10 +8,11 @@ import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
+import brokers
 import chart
 import servers
-from tables import TABLES
-from targets import TARGETS
+from tables import CLUSTER_TABLES, TABLES
+from targets import CLUSTER_TARGETS, TARGETS
 
 HERE = Path(__file__).resolve().parent
 # Worse by more than this is told in bold: less is noise.
@@ -56,18 +57,34 @@ def write(figures, notes, commands, rounds, quick, out):
     before = committed()
     charts = out / "benchmarks"
     charts.mkdir(parents=True, exist_ok=True)
-    parts = [opening(rounds, quick), targets(figures, before)]
+    parts = [opening(rounds, quick), "## What has to be reached", targets(TARGETS, figures, before)]
     for table in TABLES:
-        drawn = draw(table, figures, before)
-        if drawn:
-            (charts / f"{table.key}.svg").write_text(drawn)
-            parts.append(show(table, figures, before))
+        parts += drawn(table, figures, before, charts)
+    parts += ["## A cluster", CLUSTER, targets(CLUSTER_TARGETS, figures, before)]
+    for table in CLUSTER_TABLES:
+        parts += drawn(table, figures, before, charts)
     if notes:
         parts.append("## What went wrong\n\n" + "\n".join(f"- {note}" for note in notes))
     parts.append(how(commands))
     (out / "benchmarks.md").write_text("\n\n".join(parts) + "\n")
     kept = {"machine": machine(), "commit": commit(), "rounds": rounds, "figures": figures}
     (charts / "figures.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+CLUSTER = """Nodes on one core, the broker and the load on the other, events of 200 bytes. "Always" and "everysec" are Redis'
+`appendfsync`, "always" is NATS' `sync_interval`; without it NATS writes to the disk every two minutes, and RabbitMQ leaves
+that to the system. "Bare" is `tidings bench journal`: the broker by its client library alone, on the nodes' core, with as
+many records on their way. A figure's bound is the smaller of two, so that neither a slow broker nor a fast one
+makes it look better than it is."""
+
+
+def drawn(table, figures, before, charts):
+    """A table and its chart, if anything of it was measured."""
+    picture = draw(table, figures, before)
+    if not picture:
+        return []
+    (charts / f"{table.key}.svg").write_text(picture)
+    return [show(table, figures, before)]
 
 
 def opening(rounds, quick):
@@ -86,11 +103,11 @@ committed before this run, bold where it is now worse by more than {WORSE:.0%}.
 Machine: {machine()}. Commit: {commit()}."""
 
 
-def targets(figures, before):
+def targets(all_of_them, figures, before):
     reasons = json.loads((HERE / "reasons.json").read_text())
-    lines = ["## What has to be reached", "", "| figure | aim | measured | before | |", "|---|---|---|---|---|"]
+    lines = ["| figure | aim | measured | before | |", "|---|---|---|---|---|"]
     short = []
-    for target in TARGETS:
+    for target in all_of_them:
         now, earlier = ratios(figures, target), ratios(before, target)
         old = target.form.format(statistics.median(earlier)) if earlier else ""
         if not now:
@@ -114,7 +131,7 @@ def show(table, figures, before):
     measured = [name for name in table.columns if any(values(figures, row.case, name, row.field) for row in table.rows)]
     heads = []
     for name in measured:
-        heads += [servers.NAMES[name]] + (["before"] if name == "tidings" and before else [])
+        heads += [named(name)] + (["before"] if name in table.own and before else [])
     lines = [
         f"## {table.title}",
         "",
@@ -128,10 +145,21 @@ def show(table, figures, before):
         for name in measured:
             found = values(figures, row.case, name, row.field)
             cells.append(cell(row, found))
-            if name == "tidings" and before:
+            if name in table.own and before:
                 cells.append(earlier(row, found, values(before, row.case, name, row.field)))
         lines.append(f"| {row.label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + f"\n\n![{table.title}](benchmarks/{table.key}.svg)"
+
+
+BROKERS = {"redis": "Redis", "nats": "NATS", "rabbitmq": "RabbitMQ"}
+
+
+def named(name):
+    """What people call a column."""
+    journal = name.removesuffix("-bare")
+    if journal in brokers.JOURNALS:
+        return brokers.JOURNALS[journal] + (", bare" if name != journal else "")
+    return servers.NAMES[name]
 
 
 def cell(row, found):
@@ -164,9 +192,9 @@ def draw(table, figures, before):
             old = median(before, row.case, name, row.field)
             middle = statistics.median(found)
             bar = chart.Bar(
-                row.bar or servers.NAMES[name],
+                row.bar or named(name),
                 # What is measured without a hub is there to compare with.
-                "ceiling" if row.case == "disk" else name,
+                "ceiling" if row.case in ("disk", "cluster-disk") else name,
                 middle,
                 min(found),
                 max(found),
@@ -208,6 +236,8 @@ def how(commands):
     lines = ["## How it was measured", "", "| server | version |", "|---|---|"]
     for name, version in servers.versions().items():
         lines.append(f"| {servers.NAMES[name]} | {version} |")
+    for name, version in brokers.versions().items():
+        lines.append(f"| {BROKERS[name]} | {version} |")
     server, load = servers.cores()
     lines += [
         "",

@@ -15,8 +15,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-TIDINGS = ROOT / "target/release/tidings"
-PLAIN = ROOT / "target/release/examples/plain"
+BUILT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TIDINGS = BUILT / "tidings"
+PLAIN = BUILT / "examples/plain"
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 MERCURE_KEY = "!ChangeThisMercureHubJWTSecretKey!"
 
@@ -32,6 +33,7 @@ NAMES = {
     "ceiling": "the ceiling",
     "mercure": "Mercure",
     "centrifugo": "Centrifugo",
+    "centrifugo-redis": "Centrifugo on Redis",
 }
 
 
@@ -51,6 +53,8 @@ def present():
     if nginx() and NCHAN.exists():
         found.append("nchan")
     found += [name for name in ("mercure", "centrifugo") if shutil.which(name)]
+    if shutil.which("centrifugo") and shutil.which("redis-server"):
+        found.append("centrifugo-redis")
     return found
 
 
@@ -92,15 +96,17 @@ def free_port():
 class Server:
     """One server, from its start to its end: use it with `with`."""
 
-    def __init__(self, name, pinned=True, env=None, config=""):
+    def __init__(self, name, pinned=True, env=None, config="", broker=""):
         self.name = name
         self.pinned = pinned
         # Variables of this shell's are no part of what is measured.
         own = {key: value for key, value in os.environ.items() if not key.startswith("TIDINGS_")}
         self.env = own | {"GOMAXPROCS": "1"} | (env or {})
         self.config = config
+        # Of those that need one.
+        self.broker = broker
         # What each says of itself, for the load.
-        self.load = ["--hub", {"memory": "tidings", "ceiling": "plain"}.get(name, name)]
+        self.load = ["--hub", {"memory": "tidings", "ceiling": "plain", "centrifugo-redis": "centrifugo"}.get(name, name)]
 
     def __enter__(self):
         work = ROOT / "target/bench"
@@ -142,6 +148,9 @@ class Server:
             self.load += ["--publish-header", f"Authorization: Bearer {mercure_token()}"]
             return ["mercure", "run", "--config", self.file("Caddyfile", text)], port
         text = self.fill("centrifugo.json", port)
+        if self.broker:
+            shared = {"type": "redis", "redis": {"address": self.broker}}
+            text = json.dumps(json.loads(text) | {"engine": shared})
         self.load += ["--publish-header", "X-API-Key: bench"]
         return ["centrifugo", "--config", self.file("centrifugo.json", text)], port
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from brokers import JOURNALS
 from cases import ALL, KIB, OWN, TWO
 
 
@@ -30,6 +31,8 @@ class Table:
     text: str
     rows: list
     columns: list
+    # Those of the columns that are the hub's: they stand beside what was committed before.
+    own: tuple = ("tidings",)
 
 
 TABLES = [
@@ -309,4 +312,36 @@ TABLES = [
         ],
         OWN,
     ),
+]
+
+CLUSTER_ROWS = [
+    Row("64 connections, an event each: thousand events/s", "cluster-publish", "publishes_per_s", 1e3, True),
+    Row("64 connections, an event each: p99 of the answer, ms", "cluster-publish", "answer_p99_ms", 1, False),
+    Row("one NDJSON request: thousand events/s", "cluster-lines", "publishes_per_s", 1e3, True),
+    Row("100 events/s from one node to another: p50, ms", "cluster-across", "latency_p50_ms", 1, False),
+    Row("100 events/s from one node to another: p99, ms", "cluster-across", "latency_p99_ms", 1, False),
+    Row("a node that begins with nothing: thousand events/s", "cluster-start", "events_per_s", 1e3, True),
+    Row("1,000 readers, saturated: thousand deliveries/s", "cluster-fan", "deliveries_per_s", 1e3, True),
+    Row("SQLite alone: thousand events/s", "cluster-disk", "sqlite_events_per_s", 1e3, True, "SQLite alone", "SQLite"),
+]
+
+
+def on(broker, name, more=()):
+    """A cluster's table on one broker."""
+    nodes = [journal for journal in JOURNALS if journal.split("-")[0] == broker]
+    both = [column for journal in nodes for column in (journal, f"{journal}-bare")]
+    return Table(
+        f"cluster-{broker}",
+        f"A cluster on {name}",
+        "Nodes beside what bounds them: the broker by its client library alone, and the same program without a cluster.",
+        CLUSTER_ROWS,
+        [*both, "tidings", *more],
+        tuple(nodes),
+    )
+
+
+CLUSTER_TABLES = [
+    on("redis", "Redis", ["centrifugo-redis"]),
+    on("nats", "NATS"),
+    on("rabbitmq", "RabbitMQ"),
 ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from brokers import JOURNALS
 from cases import KIB
 
 
@@ -284,4 +285,74 @@ TARGETS = [
         0.7,
         True,
     ),
+]
+
+
+def bounded(case, field, journal, *others):
+    """A node's figure divided by the smallest of what bounds it: the client library's, and others."""
+
+    def ratio(of):
+        bounds = [of(case, f"{journal}-bare", field), *(of(*other) for other in others)]
+        return of(case, journal, field) / min(bounds)
+
+    return ratio
+
+
+def across(journal):
+    def ratio(of):
+        own = of("cluster-across", f"{journal}-bare", "latency_p99_ms")
+        return of("cluster-across", journal, "latency_p99_ms") / max(3 * own, own + 2)
+
+    return ratio
+
+
+SQLITE = ("cluster-disk", "tidings", "sqlite_events_per_s")
+
+# Of a cluster: the same on each journal.
+CLUSTER_TARGETS = [
+    target
+    for journal, name in JOURNALS.items()
+    for target in (
+        Target(
+            f"{journal}-publish",
+            f"{name}: acknowledged events/s through one node, 64 publishers",
+            "half of the smaller of the client library and the node alone",
+            bounded("cluster-publish", "publishes_per_s", journal, ("cluster-publish", "tidings", "publishes_per_s")),
+            0.5,
+            True,
+        ),
+        Target(
+            f"{journal}-lines",
+            f"{name}: the same through one NDJSON request",
+            "half of the smaller of the client library, packed alike, and SQLite alone",
+            bounded("cluster-lines", "publishes_per_s", journal, SQLITE),
+            0.5,
+            True,
+        ),
+        Target(
+            f"{journal}-across",
+            f"{name}: p99 from a publish on one node to its delivery on another, 100/s",
+            "at most 3 x the broker's own from append to tail, or that and 2 ms",
+            across(journal),
+            1,
+            False,
+        ),
+        Target(
+            f"{journal}-start",
+            f"{name}: a node that begins with nothing reads 1,000,000 events",
+            "half of the smaller of the client library's tail and SQLite alone",
+            bounded("cluster-start", "events_per_s", journal, SQLITE),
+            0.5,
+            True,
+        ),
+        Target(
+            f"{journal}-fan",
+            f"{name}: deliveries/s to 1,000 readers, saturated",
+            "0.95 of the node alone",
+            lambda of, journal=journal: of("cluster-fan", journal, "deliveries_per_s")
+            / of("cluster-fan", "tidings", "deliveries_per_s"),
+            0.95,
+            True,
+        ),
+    )
 ]

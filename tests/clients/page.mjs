@@ -12,8 +12,9 @@ const context = await browser.newContext({ viewport: { width: 390, height: 844 }
 context.setDefaultTimeout(90_000);
 const complaints = [];
 
-async function open(address) {
+async function open(address, prepare = () => {}) {
   const page = await context.newPage();
+  await prepare(page);
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => {
     // Refused requests and lost connections are part of the walk; Chromium logs them by itself.
@@ -86,6 +87,17 @@ assert.ok((await page.textContent("#refused")).length > 10);
 await page.goto(`${origin}/#topic=demo`);
 await live(page);
 assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0);
+
+// A hub that is alone shows no cluster. One that is not shows its nodes, markup as text, and still fits a phone.
+assert.equal(await page.isHidden("#cluster"), true);
+const bold = { id: "<b>0123</b>", address: "<b>10.0.0.1</b>:8080", version: "0.1.0", position: "7", lag_entries: 0, streams: 2 };
+const cluster = { journal: "redis://broker:6379", linked: true, nodes: [bold, { ...bold, address: `${"x".repeat(80)}:8080` }] };
+const several = await open(`${origin}/`, (page) => page.route("**/cluster", (route) => route.fulfill({ json: cluster })));
+await several.locator(".node", { hasText: "<b>10.0.0.1</b>:8080" }).waitFor();
+assert.match(await several.locator(".node .chip").locator("..").textContent(), /^<b>10\.0\.0\.1.*this one/);
+assert.equal(await several.locator(".node b").count(), 0);
+assert.equal(await several.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0);
+await several.close();
 
 // Another log under the same address: the page says that there is a gap.
 console.log(JSON.stringify({ open: true }));

@@ -13,6 +13,7 @@ function load(name) {
 
 const { Parser, Subscription } = await load("sse.js");
 const { pretty } = await load("json.js");
+const { ask, describe } = await load("cluster.js");
 
 const STREAM = [
   "retry: 2000\n: welcome\n",
@@ -110,4 +111,50 @@ test("every example webhook survives being indented", async () => {
   const examples = createRequire(import.meta.url)("@octokit/webhooks-examples").flatMap((e) => e.examples);
   assert.ok(examples.length >= 329);
   for (const example of examples) assert.deepEqual(JSON.parse(text(JSON.stringify(example))), example);
+});
+
+const node = (id, address, more) => ({
+  id,
+  address,
+  version: "0.1.0",
+  format: 1,
+  position: "12345",
+  lag_entries: 0,
+  lag_seconds: 0,
+  streams: 0,
+  ...more,
+});
+
+test("nodes are in one order, whichever answers", () => {
+  const nodes = [
+    node("aaaaaaaaaaaaaaaa", "10.0.0.1:8080", { streams: 1 }),
+    node("bbbbbbbbbbbbbbbb", "10.0.0.2:8080", { streams: 1200, lag_entries: 3, lag_seconds: 0.25 }),
+  ];
+  const journal = "redis://10.0.0.9:6379";
+  const first = describe({ journal, linked: true, nodes });
+  const second = describe({ journal, linked: false, nodes: nodes.toReversed() });
+  assert.equal(first.journal, "2 nodes on redis://10.0.0.9:6379");
+  assert.equal(second.journal, "2 nodes on redis://10.0.0.9:6379, which is not reached");
+  for (const { nodes } of [first, second]) {
+    assert.deepEqual(nodes.map(({ id }) => id), ["aaaaaaaa", "bbbbbbbb"]);
+    assert.deepEqual(nodes.map(({ behind }) => behind), [false, true]);
+    assert.equal(nodes[0].facts, "version 0.1.0 · at 12345 · up to date · 1 stream");
+    assert.equal(nodes[1].facts, "version 0.1.0 · at 12345 · 3 entries and 0.25 s behind · 1,200 streams");
+  }
+  assert.deepEqual(first.nodes.map(({ own }) => own), [true, false]);
+  assert.deepEqual(second.nodes.map(({ own }) => own), [false, true]);
+});
+
+test("a hub that is alone is told from one that does not answer", async () => {
+  const answered = async (answer) => {
+    globalThis.fetch = answer;
+    return ask("/cluster");
+  };
+  const json = (status, body) => async () => new Response(body, { status });
+  assert.equal(await answered(json(404, "{}")), null);
+  assert.equal(await answered(json(503, "{}")), undefined);
+  assert.equal(await answered(json(200, "<!doctype html>")), undefined);
+  assert.equal(await answered(json(200, "{}")), undefined);
+  assert.equal(await answered(offline), undefined);
+  assert.deepEqual(await answered(json(200, '{"nodes":[]}')), { nodes: [] });
 });

@@ -167,7 +167,7 @@ fn runs(pid: u32) -> bool {
 }
 
 /// Processes that work there: the servers themselves, and their helpers.
-fn at_home(home: &Path) -> Vec<PathBuf> {
+pub(crate) fn at_home(home: &Path) -> Vec<PathBuf> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
         .map(|process| process.path())

@@ -14,6 +14,8 @@ mod browser_rules;
 mod chaos;
 mod cli;
 mod clients;
+mod cluster;
+mod cluster_example;
 mod config;
 mod crowd;
 mod damage;

@@ -3,6 +3,7 @@
 use super::{super::duration, target::Kind};
 use clap::{Args, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use tidings::config::units::parse_size;
 
 /// Measure a hub: this one, or any that speaks Server-Sent Events
 #[derive(Args, Debug)]
@@ -34,6 +35,7 @@ pub(super) enum Mode {
     Topics(TopicsArgs),
     Ceiling(CeilingArgs),
     Disk(DiskArgs),
+    Journal(JournalArgs),
 }
 
 /// Which hub is measured, and what all runs have in common.
@@ -240,4 +242,64 @@ pub(super) struct DiskArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Measure a broker by its client library alone, as a journal without a hub
+#[derive(Args, Debug)]
+pub(super) struct JournalArgs {
+    /// What is measured
+    #[arg(value_enum)]
+    pub(super) what: JournalMode,
+    /// The broker, as in cluster.journal
+    #[arg(long, value_name = "URL")]
+    pub(super) url: String,
+    /// The cluster's name [default: a new one]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Run on this core only
+    #[arg(long, value_name = "N")]
+    pub(super) cpu: Option<usize>,
+    /// Bytes of each record
+    #[arg(long, value_name = "BYTES", default_value_t = 200)]
+    pub(super) size: usize,
+    /// Records in each entry
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) records: usize,
+    /// append: entries on their way
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(super) outstanding: usize,
+    /// latency: entries per second
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    pub(super) rate: f64,
+    /// tail: how many records the journal has
+    #[arg(long, value_name = "N")]
+    pub(super) events: Option<u64>,
+    /// append, latency: how long
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "3s")]
+    pub(super) seconds: Duration,
+    /// append, latency: so long before anything is measured
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "500ms")]
+    pub(super) warmup: Duration,
+    /// The journal's bound: that of the hubs whose journal it is
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
+    pub(super) bytes_max: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What is asked of a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum JournalMode {
+    /// Append as fast as it acknowledges
+    Append,
+    /// Read all that it keeps, once
+    Tail,
+    /// Append at a rate, and wait for each on a tail
+    Latency,
+}
+
+/// As in a configuration file.
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).ok_or_else(|| "expected a size such as 64MiB or 1GiB".to_owned())
 }

@@ -67,6 +67,7 @@ pub(super) struct Load {
     /// Deliveries that are to come, of the events that were sent.
     pub(super) expected: u64,
     pub(super) dialer: Dialer,
+    read_dialer: Dialer,
     pub(super) poll: Poll,
     events: Events,
     pub(super) buffer: Vec<u8>,
@@ -131,6 +132,7 @@ impl Load {
             lanes,
             topics,
             dialer: Dialer::new(hub.address),
+            read_dialer: Dialer::new(hub.read_address),
             poll: Poll::new().context("cannot wait for sockets")?,
             events: Events::with_capacity(1_024),
             buffer: vec![0; READ_BYTES],
@@ -198,14 +200,14 @@ impl Load {
     pub(super) fn begin_reader_with(&mut self, at: usize, request: Vec<u8>) -> anyhow::Result<()> {
         let Self {
             readers,
-            dialer,
+            read_dialer,
             poll,
             hub,
             ..
         } = self;
         readers[at]
-            .connect(dialer, poll.registry(), Token(at), request)
-            .with_context(|| format!("cannot connect to {}", hub.host()))
+            .connect(read_dialer, poll.registry(), Token(at), request)
+            .with_context(|| format!("cannot connect to {}", hub.read_address))
     }
 
     /// Sends what is due, waits for sockets, and does what they are ready for.

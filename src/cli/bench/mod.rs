@@ -9,6 +9,7 @@ mod ceiling;
 mod disk;
 mod fan;
 mod idle;
+mod journal;
 mod lines;
 mod load;
 mod meter;
@@ -44,5 +45,6 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
         Mode::Ceiling(args) => ceiling::run(args),
         Mode::Topics(args) => topics::run(args),
         Mode::Disk(args) => disk::run(args),
+        Mode::Journal(args) => journal::run(args),
     }
 }

@@ -80,6 +80,8 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Hub {
     pub(super) address: SocketAddr,
+    /// Where readers connect: another node of the same cluster, perhaps.
+    pub(super) read_address: SocketAddr,
     host: String,
     publish_path: String,
     publish_body: String,
@@ -109,14 +111,10 @@ impl Hub {
             .subscribe
             .map(|path| split(&or(&target.subscribe_url, path)));
         let [one, several] = subscribe;
-        let ((other, one), (_, several)) = (one?, several?);
-        anyhow::ensure!(
-            host == other,
-            "publishing to {host} and reading from {other}: expected one server"
-        );
+        let ((read_host, one), (_, several)) = (one?, several?);
         let (_, replay_path) = split(&or(&target.replay_url, routes.replay))?;
         let mut publish_head = format!("Host: {host}\r\n");
-        let mut subscribe_head = format!("Host: {host}\r\nAccept: text/event-stream\r\n");
+        let mut subscribe_head = format!("Host: {read_host}\r\nAccept: text/event-stream\r\n");
         let content_type = target.content_type.as_deref();
         let content_type = content_type.unwrap_or(routes.content_type);
         let _ = write!(publish_head, "Content-Type: {content_type}\r\n");
@@ -128,6 +126,7 @@ impl Hub {
         }
         Ok(Self {
             address: resolve(&host)?,
+            read_address: resolve(&read_host)?,
             host,
             publish_path,
             publish_body: target

@@ -48,7 +48,10 @@ impl Session for NatsSession {
             // The same entry sent twice within two minutes is stored once, and answered with its position.
             let message = PublishMessage::build()
                 .payload(entry.bytes.clone())
-                .message_id(format!("{:016x}-{}", entry.writer, entry.number));
+                .message_id(format!(
+                    "{:016x}-{}-{}",
+                    entry.writer, entry.number, entry.attempt
+                ));
             // Whatever fails here did so before the library had the message.
             let answer = self
                 .link

@@ -344,3 +344,122 @@ fn lasts(code: ErrorCode) -> bool {
     ]
     .contains(&code)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAYLOAD_MAX: usize = 1 << 20; // 1 MiB, a server's default
+
+    fn stream() -> Stream {
+        Stream::new(&JournalOptions {
+            name: "shop".to_owned(),
+            age_max_ms: 60_000,
+            bytes_max: 1 << 30,
+            ca_file: None,
+            password: None,
+            redis_wait: 0,
+            nats_replicas: 3,
+        })
+    }
+
+    /// What 2.9 answers once it has made the stream.
+    fn config() -> Value {
+        json!({
+            "name": "tidings_shop", "subjects": ["tidings.shop.journal"], "retention": "limits",
+            "max_consumers": -1, "max_msgs": -1, "max_bytes": 1 << 30, "max_age": 60_000_000_000_i64,
+            "max_msgs_per_subject": -1, "max_msg_size": -1, "discard": "old", "storage": "file",
+            "num_replicas": 3, "duplicate_window": 60_000_000_000_i64, "sealed": false,
+            "deny_delete": false, "deny_purge": true, "allow_rollup_hdrs": false
+        })
+    }
+
+    fn differences(config: &Value) -> Vec<String> {
+        stream().differences(&Settings::deserialize(config).unwrap(), PAYLOAD_MAX)
+    }
+
+    #[test]
+    fn the_streams_own_settings_are_accepted() {
+        assert!(differences(&config()).is_empty());
+        let mut harmless = config();
+        harmless["metadata"] = json!({ "_nats.level": "5" });
+        harmless["max_msg_size"] = json!(ENTRY_BYTES + HEADERS_BYTES);
+        harmless["compression"] = json!("s2");
+        assert!(differences(&harmless).is_empty());
+    }
+
+    #[test]
+    fn each_setting_that_breaks_a_promise_is_named_with_what_it_has_to_be() {
+        for (name, is, text) in [
+            (
+                "subjects",
+                json!(["a"]),
+                r#"subjects from ["a"] to ["tidings.shop.journal"]"#,
+            ),
+            (
+                "retention",
+                json!("workqueue"),
+                "retention from workqueue to limits",
+            ),
+            ("storage", json!("memory"), "storage from memory to file"),
+            ("discard", json!("new"), "discard from new to old"),
+            (
+                "num_replicas",
+                json!(1),
+                "num_replicas from 1 to 3 (or the hub's nats_replicas)",
+            ),
+            ("max_msgs", json!(9), "max_msgs from 9 to -1"),
+            (
+                "max_msgs_per_subject",
+                json!(1),
+                "max_msgs_per_subject from 1 to -1",
+            ),
+            ("max_consumers", json!(2), "max_consumers from 2 to -1"),
+            (
+                "max_msg_size",
+                json!(1000),
+                "max_msg_size from 1000 to -1, or at least 262400",
+            ),
+            ("no_ack", json!(true), "no_ack from true to false"),
+            ("sealed", json!(true), "sealed from true to false"),
+            (
+                "allow_msg_counter",
+                json!(true),
+                "allow_msg_counter from true to false",
+            ),
+            (
+                "mirror",
+                json!({ "name": "x" }),
+                r#"mirror from {"name":"x"} to none"#,
+            ),
+            (
+                "persist_mode",
+                json!("async"),
+                "persist_mode from async to default",
+            ),
+        ] {
+            let mut changed = config();
+            changed[name] = is;
+            assert_eq!(differences(&changed), [text]);
+        }
+    }
+
+    #[test]
+    fn the_ends_are_told_of_what_is_kept() {
+        for (messages, first_seq, last_seq, first, last) in [
+            (0, 0, 0, 1, 0),
+            (0, 101, 100, 101, 100),
+            (3, 98, 100, 98, 100),
+        ] {
+            let state =
+                json!({ "messages": messages, "first_seq": first_seq, "last_seq": last_seq });
+            let info = Info::deserialize(json!({ "state": state, "ts": "2026-11-26T18:54:17.5Z" }));
+            let info = info.unwrap();
+            let exact = true;
+            assert_eq!(info.ends(), Ends { first, last, exact });
+            assert_eq!(info.time_ms(), Some(1_795_719_257_500));
+            let silent = Info::deserialize(json!({ "state": state })).unwrap();
+            assert_eq!(silent.time_ms(), None);
+        }
+    }
+}

@@ -1,9 +1,9 @@
 //! One connection to the broker: its TLS, its end, and what its failures mean. Knows nothing of queues.
 
 use super::address::Address;
-use crate::cluster::journal::ConnectError;
+use crate::cluster::journal::{ConnectError, Fault};
 use lapin::{
-    Connection, ConnectionProperties, ErrorKind,
+    Channel, Connection, ConnectionProperties, ErrorKind,
     tcp::{AsyncTcpStream, RustlsConnector},
 };
 use rustls::{
@@ -31,7 +31,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) address: Address,
-    pub(super) ca_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     tasks: TaskTracker,
 }
 
@@ -81,7 +81,10 @@ impl Door {
                     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
                     let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
                     if let AsyncTcpStream::Plain(plain) = &stream {
-                        let _ = socket.set(SockRef::from(plain.get_ref()).try_clone()?);
+                        let plain = SockRef::from(plain.get_ref()).try_clone()?;
+                        if socket.set(Some(plain)).is_err() {
+                            return Err(io::ErrorKind::ConnectionAborted.into());
+                        }
                     }
                     match &trust {
                         Some(trust) => stream.into_rustls(trust, host).await,
@@ -107,26 +110,53 @@ pub(super) struct Link {
     leash: Leash,
 }
 
+impl Link {
+    pub(super) async fn channel(&self) -> Result<Channel, Fault> {
+        answered(self.connection.create_channel()).await
+    }
+}
+
 /// Ends a connection's thread, which would wait for as long as the broker keeps the socket open and says nothing.
 struct Leash {
-    /// Another handle to the connection's socket, as soon as there is one.
-    socket: Arc<OnceLock<Socket>>,
+    /// Another handle to the connection's socket, as soon as there is one; `None` if by then nobody wants it.
+    socket: Arc<OnceLock<Option<Socket>>>,
     tasks: TaskTracker,
     runtime: Handle,
 }
 
 impl Drop for Leash {
     fn drop(&mut self) {
+        if self.socket.set(None).is_ok() {
+            return;
+        }
         let socket = self.socket.clone();
         let cut = async move {
             tokio::time::sleep(GOODBYE_MAX).await;
-            if let Some(socket) = socket.get() {
+            if let Some(Some(socket)) = socket.get() {
                 // Fails if it is closed already.
                 let _ = socket.shutdown(Shutdown::Both);
             }
         };
         self.tasks.spawn_on(cut, &self.runtime);
     }
+}
+
+/// The broker's answer, if it comes in time.
+pub(super) async fn answered<T>(
+    asking: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(ANSWER_MAX, asking).await {
+        Ok(answer) => answer.map_err(|error| fault(&error)),
+        Err(_) => Err(silent()),
+    }
+}
+
+pub(super) fn silent() -> Fault {
+    Fault(format!("no answer within {} s", ANSWER_MAX.as_secs()))
+}
+
+pub(super) fn fault(error: &lapin::Error) -> Fault {
+    Fault(text(error))
 }
 
 async fn from_file(path: &Path) -> Result<RustlsConnector, ConnectError> {

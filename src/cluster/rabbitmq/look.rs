@@ -1,9 +1,14 @@
 //! A look into the stream, beside the tail: the entry at a position, and the stream's ends. The broker tells neither, but
-//! consumers begin anywhere, and what they are sent first tells.
+//! consumers begin anywhere, and what they are sent first tells. Where brokers form a cluster, it is the connected one's copy
+//! that is read.
+//!
+//! Each consumer has a channel of its own: to a channel's second one the broker may send entries before it says that there
+//! is one, and lapin throws them away.
 
 use super::{
+    link::{ANSWER_MAX, Link, answered, silent},
     reader::Reader,
-    stream::{Names, Offset, answered, begun, silent},
+    stream::{Names, Offset, begun},
 };
 use crate::cluster::journal::{Ends, Fault};
 use bytes::Bytes;
@@ -11,11 +16,9 @@ use lapin::{Channel, options::BasicQosOptions};
 use std::{pin::pin, task::Poll, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// After this long without an entry, the broker is asked whether there are any.
-const SILENCE_MIN: Duration = Duration::from_millis(200);
-
-/// A stream that has entries, and sends none for this long, does not answer.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// A stream that sends nothing for this long, and counts nothing, is empty. Where that is taken for a loss, more is waited.
+const EMPTY_AFTER: Duration = Duration::from_millis(400);
+const LOST_AFTER: Duration = Duration::from_secs(2);
 
 /// What one consumer's entry may overtake of another's.
 const OVERTAKING_MAX: Duration = Duration::from_millis(100);
@@ -23,24 +26,29 @@ const OVERTAKING_MAX: Duration = Duration::from_millis(100);
 /// A chunk is cut where it began, so a few entries may come before the one that is looked for.
 const PREFETCH: u16 = 16;
 
+/// What is read of the last chunk and what follows. A chunk is what came at once, so no more than all nodes had on their way.
+/// Under load the broker would go on sending new entries for as long as it may, and answer nothing else.
+const CHUNK_ENTRIES_MAX: u16 = 1_000;
+
 /// The entry at that position.
 ///
 /// If it is there, it comes; if it is a hole, the next one comes; but nothing comes if it is beyond the end. So a second
-/// consumer reads the last chunk. The broker wakes consumers in turn: when that one's entry is here, the first one has
-/// been asked, too.
+/// consumer reads the last chunk: what wakes that one has woken the first.
 pub(super) async fn entry(
-    channel: &Channel,
+    link: &Link,
     names: &Names,
     position: u64,
 ) -> Result<Option<Bytes>, Fault> {
     let Some(before) = position.checked_sub(1) else {
         return Ok(None);
     };
+    let channel = link.channel().await?;
     let mut wanted = names
-        .consume(channel, Offset::After(before), PREFETCH)
+        .consume(&channel, Offset::After(before), PREFETCH)
         .await?;
-    let mut last = names.consume(channel, Offset::Last, 1).await?;
-    let mut newest = pin!(first_of(channel, names, &mut last));
+    let of_last = link.channel().await?;
+    let mut last = names.consume(&of_last, Offset::Last, 1).await?.once();
+    let mut newest = pin!(first_of(&of_last, names, &mut last, LOST_AFTER));
     let mut deadline = None;
     loop {
         tokio::select! {
@@ -49,9 +57,12 @@ pub(super) async fn entry(
                 (before, _) if before < position => {}
                 (at, bytes) => return Ok((at == position).then_some(bytes)),
             },
-            newest = &mut newest, if deadline.is_none() => match newest? {
-                Some(_) => deadline = Some(Instant::now() + OVERTAKING_MAX),
-                None => return Ok(None),
+            newest = &mut newest, if deadline.is_none() => {
+                if newest?.is_none() {
+                    return Ok(None);
+                }
+                sent_until_now(&channel).await?;
+                deadline = Some(Instant::now() + OVERTAKING_MAX);
             },
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return Ok(None),
         }
@@ -59,24 +70,23 @@ pub(super) async fn entry(
 }
 
 /// The stream's ends: the first entry of all, and the newest of those that follow the last chunk's beginning.
-pub(super) async fn ends(channel: &Channel, names: &Names) -> Result<Ends, Fault> {
-    let mut first = names.consume(channel, Offset::First, 1).await?;
-    let mut last = names.consume(channel, Offset::Last, u16::MAX).await?;
-    let newest = first_of(channel, names, &mut last).await?;
-    let oldest = match newest {
-        Some(_) => first_of(channel, names, &mut first).await?,
-        None => None,
+pub(super) async fn ends(link: &Link, names: &Names) -> Result<Ends, Fault> {
+    let (of_first, of_last) = (link.channel().await?, link.channel().await?);
+    let mut first = names.consume(&of_first, Offset::First, 1).await?.once();
+    let last = names.consume(&of_last, Offset::Last, CHUNK_ENTRIES_MAX);
+    let mut last = last.await?.once();
+    let empty = Ends {
+        first: 1,
+        last: 0,
+        exact: false,
     };
-    let (Some(oldest), Some(newest)) = (oldest, newest) else {
-        return Ok(Ends {
-            first: 1,
-            last: 0,
-            exact: false,
-        });
+    let Some(mut newest) = first_of(&of_last, names, &mut last, EMPTY_AFTER).await? else {
+        return Ok(empty);
     };
-    // The broker sends all that it has at once, and then answers this.
-    answered(channel.basic_qos(1, BasicQosOptions::default())).await?;
-    let mut newest = newest;
+    let Some(oldest) = first_of(&of_first, names, &mut first, EMPTY_AFTER).await? else {
+        return Ok(empty);
+    };
+    sent_until_now(&of_last).await?;
     while let Poll::Ready(entry) = begun(pin!(last.entry())) {
         (newest, _) = entry?;
     }
@@ -87,20 +97,26 @@ pub(super) async fn ends(channel: &Channel, names: &Names) -> Result<Ends, Fault
     })
 }
 
-/// The position of what a reader reads first, or `None` if the stream has nothing.
+/// Waits until all is here that a channel's consumer can be sent now: the broker sends that, and then answers this.
+async fn sent_until_now(channel: &Channel) -> Result<(), Fault> {
+    answered(channel.basic_qos(1, BasicQosOptions::default())).await
+}
+
+/// The position of what a reader reads first, or `None` if the stream is empty.
 async fn first_of(
     channel: &Channel,
     names: &Names,
     reader: &mut Reader,
+    empty_after: Duration,
 ) -> Result<Option<u64>, Fault> {
     let began = Instant::now();
-    if let Ok(entry) = timeout_at(began + SILENCE_MIN, reader.entry()).await {
+    if let Ok(entry) = timeout_at(began + empty_after, reader.entry()).await {
         return Ok(Some(entry?.0));
     }
     if names.count(channel).await? == 0 {
         return Ok(None);
     }
-    match timeout_at(began + SILENCE_MAX, reader.entry()).await {
+    match timeout_at(began + ANSWER_MAX, reader.entry()).await {
         Ok(entry) => Ok(Some(entry?.0)),
         Err(_) => Err(silent()),
     }

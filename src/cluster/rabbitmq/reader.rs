@@ -1,6 +1,9 @@
 //! One consumer: what it is sent, acknowledged as it is taken.
 
-use super::stream::{OFFSET, begun, fault};
+use super::{
+    link::fault,
+    stream::{OFFSET, begun},
+};
 use crate::cluster::journal::Fault;
 use bytes::Bytes;
 use lapin::{
@@ -32,6 +35,14 @@ impl Reader {
             consumer,
             open: 0,
             open_max: prefetch / 4,
+        }
+    }
+
+    /// Acknowledges nothing, so that it is sent no more than was promised.
+    pub(super) fn once(self) -> Self {
+        Self {
+            open_max: u16::MAX,
+            ..self
         }
     }
 

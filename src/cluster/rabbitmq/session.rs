@@ -1,9 +1,9 @@
 //! One session: a connection for what is sent, which the broker may hold up, and one for what is read.
 
 use super::{
-    link::{ANSWER_MAX, Link, text},
+    link::{ANSWER_MAX, Link, answered, text},
     look,
-    stream::{Names, answered, begun},
+    stream::{Names, begun},
     tail::Tail,
 };
 use crate::{
@@ -17,6 +17,7 @@ use lapin::{
     types::ShortString,
 };
 use std::{
+    future::ready,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -45,12 +46,12 @@ pub(super) struct RabbitSession {
 
 impl RabbitSession {
     pub(super) async fn new(names: Names, sending: Link, reading: Link) -> Result<Self, Fault> {
-        let entries = channel(&sending).await?;
+        let entries = sending.channel().await?;
         answered(entries.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Self {
             names,
             entries,
-            announcements: channel(&sending).await?,
+            announcements: sending.channel().await?,
             alarm: Arc::new(Alarm::of(&sending)),
             sending,
             reading: Arc::new(reading),
@@ -103,24 +104,17 @@ impl Session for RabbitSession {
 
     fn tail(&self, after: u64) -> BoxFuture<'_, Result<Box<dyn EntryTail>, Fault>> {
         Box::pin(async move {
-            let channels = [channel(&self.reading).await?, channel(&self.reading).await?];
-            let tail = Tail::new(self.reading.clone(), channels, &self.names, after).await?;
+            let tail = Tail::new(self.reading.clone(), &self.names, after).await?;
             Ok(Box::new(tail) as Box<dyn EntryTail>)
         })
     }
 
     fn read(&self, position: u64) -> BoxFuture<'_, Result<Option<Bytes>, Fault>> {
-        Box::pin(async move {
-            let channel = channel(&self.reading).await?;
-            look::entry(&channel, &self.names, position).await
-        })
+        Box::pin(look::entry(&self.reading, &self.names, position))
     }
 
     fn ends(&self) -> BoxFuture<'_, Result<Ends, Fault>> {
-        Box::pin(async move {
-            let channel = channel(&self.reading).await?;
-            look::ends(&channel, &self.names).await
-        })
+        Box::pin(look::ends(&self.reading, &self.names))
     }
 
     fn announce(&self, bytes: Bytes) -> BoxFuture<'_, Result<(), Fault>> {
@@ -145,14 +139,19 @@ impl Session for RabbitSession {
         })
     }
 
-    /// The queue's own settings remove what is over its bounds, and AMQP does not tell the broker's clock.
+    /// The queue's own settings remove what is over its bounds, and AMQP does not tell the broker's clock. What is left is
+    /// to tell that sending has ended: the broker may close a channel for one entry that it does not like.
     fn tend(&self) -> BoxFuture<'_, Result<Option<u64>, Fault>> {
-        Box::pin(async { Ok(None) })
+        let sends = [&self.entries, &self.announcements]
+            .into_iter()
+            .all(|channel| channel.status().connected());
+        let tended = if sends {
+            Ok(None)
+        } else {
+            Err(Fault("the broker closed a channel".to_owned()))
+        };
+        Box::pin(ready(tended))
     }
-}
-
-async fn channel(link: &Link) -> Result<Channel, Fault> {
-    answered(link.connection.create_channel()).await
 }
 
 /// Resolves once the entry is written to the connection. `mandatory`: else it would be confirmed even if the queue is gone.
@@ -203,7 +202,7 @@ impl Alarm {
             status: link.connection.status().clone(),
             told: Mutex::new(Told {
                 events: Box::pin(link.connection.events_listener()),
-                reason: String::new(),
+                reason: "low on disk or memory".to_owned(),
             }),
         }
     }

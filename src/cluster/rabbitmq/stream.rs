@@ -1,7 +1,7 @@
 //! The stream queue and the exchange beside it: their names and settings, and how one reads them.
 
 use super::{
-    link::{ANSWER_MAX, text, unavailable},
+    link::{answered, text, unavailable},
     reader::Reader,
 };
 use crate::cluster::journal::{ConnectError, Fault, JournalOptions};
@@ -118,12 +118,11 @@ impl Names {
             auto_delete: true,
             ..QueueDeclareOptions::default()
         };
+        // Not named by the broker, so that one pattern of permissions fits all names.
+        let queue: ShortString = format!("{}.{:016x}", self.exchange, rand::random::<u64>()).into();
         let consumer = answered(async {
-            let queue = channel
-                .queue_declare(ShortString::default(), own, arguments)
-                .await?;
-            let queue = queue.name().clone();
             let (exchange, any) = (self.exchange.clone(), ShortString::default());
+            channel.queue_declare(queue.clone(), own, arguments).await?;
             channel
                 .queue_bind(
                     queue.clone(),
@@ -187,24 +186,6 @@ impl Offset {
 /// Polls it once, and so hands to lapin what is to be sent; what it would then wait for is the writing.
 pub(super) fn begun<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// The broker's answer, if it comes in time.
-pub(super) async fn answered<T>(
-    asking: impl Future<Output = lapin::Result<T>>,
-) -> Result<T, Fault> {
-    match tokio::time::timeout(ANSWER_MAX, asking).await {
-        Ok(answer) => answer.map_err(|error| fault(&error)),
-        Err(_) => Err(silent()),
-    }
-}
-
-pub(super) fn silent() -> Fault {
-    Fault(format!("no answer within {} s", ANSWER_MAX.as_secs()))
-}
-
-pub(super) fn fault(error: &lapin::Error) -> Fault {
-    Fault(text(error))
 }
 
 fn settings(options: &JournalOptions) -> FieldTable {

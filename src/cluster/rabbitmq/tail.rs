@@ -9,7 +9,6 @@ use crate::{
     cluster::journal::{EntryTail, Fault, Tailed},
     log::BoxFuture,
 };
-use lapin::Channel;
 use std::{
     future::poll_fn,
     mem,
@@ -17,8 +16,9 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Entries that the broker may send ahead: they wait in memory.
-const PREFETCH: u16 = 1_000;
+/// Entries that the broker may send ahead. They wait in memory, so it is no more than keeps a slow network busy: groups are
+/// under 256 KiB, which makes 125 MiB at the worst.
+const PREFETCH: u16 = 500;
 
 /// Of one list; its last entry may go over the bytes.
 const ENTRIES_MAX: usize = 500;
@@ -39,13 +39,8 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) async fn new(
-        link: Arc<Link>,
-        channels: [Channel; 2],
-        names: &Names,
-        after: u64,
-    ) -> Result<Self, Fault> {
-        let [of_entries, of_announcements] = channels;
+    pub(super) async fn new(link: Arc<Link>, names: &Names, after: u64) -> Result<Self, Fault> {
+        let (of_entries, of_announcements) = (link.channel().await?, link.channel().await?);
         let entries = names.consume(&of_entries, Offset::After(after), PREFETCH);
         Ok(Self {
             announcements: names.listen(&of_announcements).await?,

@@ -4,9 +4,12 @@
 //!
 //! | key | type | what is in it |
 //! |---|---|---|
-//! | `{tidings:<name>}:journal` | stream | position `n` is the id `n-0`; fields `e` the entry, `t` its time in ms, `b` the bytes of all entries up to it, this one included, each with 64 for what Redis adds |
-//! | `{tidings:<name>}:meta` | hash | `epoch`, `end` the newest position, `bytes` of all entries ever |
+//! | `{tidings:<name>}:journal` | stream | the entries: position `n` is the id `n-0` |
+//! | `{tidings:<name>}:meta` | hash | `epoch`, `began_at` its position, `end` the newest position, `bytes` of all entries ever; `read` says nothing, and is written to be waited for |
 //! | `{tidings:<name>}:nodes` | stream | announcements, about the last 1,000 |
+//!
+//! An entry has the fields `e` (itself), `t` (its time in ms) and `b` (`bytes` up to it, this one included). To its own
+//! bytes 64 are added, for what Redis takes beside it.
 //!
 //! In reading order: `address` is the URL, `connect` the way to the node that it means, `check` what that node has to be;
 //! `session` appends and reads, by `scripts`, and `tail` follows; `reply` reads what Redis answers, `fault` its errors.

@@ -23,12 +23,13 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Semaphore, task::coop};
+use tokio_util::sync::CancellationToken;
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long replicas may take to acknowledge.
-const REPLICAS: Duration = Duration::from_secs(1);
+pub(super) const REPLICAS: Duration = Duration::from_secs(1);
 
 /// Appends on their way; more wait to be sent. The connection's queue has room for many more: were it ever full, a
 /// request would wait outside of it, and a later one could get ahead.
@@ -53,11 +54,16 @@ pub(super) struct RedisSession {
     shared: Arc<Shared>,
     /// For the appends on their way.
     room: Arc<Semaphore>,
-    broken: Broken,
+    broken: Arc<Broken>,
 }
 
-/// Why the connection for appends can no longer be used, once it cannot.
-type Broken = Arc<OnceLock<Fault>>;
+/// What the appends of a session have in common once they cannot go on.
+#[derive(Default)]
+struct Broken {
+    why: OnceLock<Fault>,
+    /// Replicas are missing: every append on its way would wait for them as long, one after the other.
+    given_up: CancellationToken,
+}
 
 impl RedisSession {
     pub(super) async fn open(node: Node, shared: Arc<Shared>) -> Result<Self, ConnectError> {
@@ -76,16 +82,18 @@ impl RedisSession {
             scripts,
             shared,
             room: Arc::new(Semaphore::new(APPENDS)),
-            broken: Broken::default(),
+            broken: Arc::default(),
         })
     }
 
     fn append_commands(&self, entry: &Sealed) -> redis::Pipeline {
         let keys = &self.shared.keys;
-        let begins = entry.begins.map(|epoch| epoch.to_string());
+        let begins = entry.begins.map(|begins| begins.epoch.to_string());
+        let looked = entry.begins.map_or(0, |begins| begins.looked);
         let mut run = self.scripts.append.run(&[&keys.journal, &keys.meta]);
         run.arg(entry.epoch)
             .arg(begins.unwrap_or_default())
+            .arg(looked)
             .arg(entry.time_ms)
             .arg(&entry.bytes[..]);
         let mut commands = pipe();
@@ -134,7 +142,7 @@ impl Session for RedisSession {
             let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
                 return Err(AppendFault::NotSent("the session is closed".to_owned()));
             };
-            if let Some(fault) = self.broken.get() {
+            if let Some(fault) = self.broken.why.get() {
                 return Err(AppendFault::NotSent(fault.to_string()));
             }
             let commands = self.append_commands(entry);
@@ -142,7 +150,13 @@ impl Session for RedisSession {
             let broken = Arc::clone(&self.broken);
             let replicas = self.shared.options.redis_wait;
             let answer = async move {
-                let answers = connection.send(&commands).await;
+                let answers = tokio::select! {
+                    biased;
+                    answers = connection.send(&commands) => answers,
+                    () = broken.given_up.cancelled(), if replicas > 0 => {
+                        return Err(AppendFault::Unknown("replicas are missing".to_owned()));
+                    }
+                };
                 drop(room);
                 acknowledged(answers, replicas, &broken)
             };
@@ -163,7 +177,8 @@ impl Session for RedisSession {
                 Ok(connection) => connection.map_err(|error| Fault(error.to_string()))?,
                 Err(_) => return Err(Fault("no connection in time".to_owned())),
             };
-            let tail = RedisTail::new(connection, self.shared.keys.clone(), after).await?;
+            let (keys, replicas) = (self.shared.keys.clone(), self.shared.options.redis_wait);
+            let tail = RedisTail::new(connection, keys, replicas, after).await?;
             Ok(Box::new(tail) as Box<dyn EntryTail>)
         })
     }
@@ -187,7 +202,7 @@ impl Session for RedisSession {
             let newest = reply::maybe_id(newest)?.map_or(0, |id| id.position);
             let last = end.max(newest);
             Ok(Ends {
-                first: reply::maybe_id(oldest)?.map_or(last + 1, |id| id.position),
+                first: reply::maybe_id(oldest)?.map_or(last.saturating_add(1), |id| id.position),
                 last,
                 exact: true,
             })
@@ -212,7 +227,7 @@ impl Session for RedisSession {
 
     fn tend(&self) -> BoxFuture<'_, Result<Option<u64>, Fault>> {
         Box::pin(async {
-            if let Some(fault) = self.broken.get() {
+            if let Some(fault) = self.broken.why.get() {
                 return Err(fault.clone());
             }
             if !self.shared.connector.is_current(&self.node).await {
@@ -248,7 +263,7 @@ fn acknowledged(
         Err(error) => {
             let fault = Fault::from(error);
             let unknown = AppendFault::Unknown(fault.to_string());
-            broken.get_or_init(|| fault);
+            broken.why.get_or_init(|| fault);
             return Err(unknown);
         }
     };
@@ -262,7 +277,7 @@ fn acknowledged(
             let not_sent = AppendFault::NotSent(fault.to_string());
             // These do not pass: the node has become a replica, or has forgotten the script.
             if matches!(error.code(), "READONLY" | "NOSCRIPT") {
-                broken.get_or_init(|| fault);
+                broken.why.get_or_init(|| fault);
             }
             return Err(not_sent);
         }
@@ -274,13 +289,12 @@ fn acknowledged(
             _ => 0,
         };
         if have_it < u64::from(replicas) {
-            // Every append behind this one would wait as long, one after the other. A new session begins when there are
-            // enough replicas.
             let fault = Fault(format!(
                 "{have_it} of {replicas} replicas have acknowledged an entry"
             ));
             let unknown = AppendFault::Unknown(fault.to_string());
-            broken.get_or_init(|| fault);
+            broken.why.get_or_init(|| fault);
+            broken.given_up.cancel();
             return Err(unknown);
         }
     }
@@ -305,7 +319,7 @@ mod tests {
     ) -> (Result<Option<u64>, AppendFault>, bool) {
         let broken = Broken::default();
         let meant = acknowledged(answers, replicas, &broken);
-        (meant, broken.get().is_some())
+        (meant, broken.why.get().is_some())
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! Follows the journal and the announcements on a connection of its own.
+//! Follows the journal and the announcements on a connection of its own. Where replicas are waited for, what is read is held
+//! back until they have it: else a failover would take back what was shown, and acknowledged with it.
 
 use super::{
     Keys,
     connect::Connection,
     reply::{self, Entry, Id},
-    session::begun,
+    session::{REPLICAS, begun},
 };
 use crate::{
     cluster::journal::{EntryTail, Fault, Tailed},
     log::BoxFuture,
 };
-use redis::{Cmd, Value, cmd};
+use bytes::Bytes;
+use redis::{Cmd, Value, cmd, pipe};
 use std::{collections::VecDeque, mem, time::Duration};
 
 /// How long Redis holds a read that finds nothing.
@@ -29,6 +31,8 @@ const BYTES: usize = 1 << 22; // 4 MiB
 pub(super) struct RedisTail {
     connection: Connection,
     keys: Keys,
+    /// That have to have what is read.
+    replicas: u32,
     after: Id,
     announced: Id,
     entries: usize,
@@ -42,7 +46,12 @@ impl RedisTail {
     pub(super) const ANSWER: Duration = Duration::from_secs(60);
 
     /// Entries after that position, and announcements from now on.
-    pub(super) async fn new(connection: Connection, keys: Keys, after: u64) -> Result<Self, Fault> {
+    pub(super) async fn new(
+        connection: Connection,
+        keys: Keys,
+        replicas: u32,
+        after: u64,
+    ) -> Result<Self, Fault> {
         let mut newest = cmd("XREVRANGE");
         newest.arg(&keys.nodes).arg(&["+", "-", "COUNT", "1"]);
         let newest = reply::entries(connection.ask(newest).await?)?;
@@ -53,6 +62,7 @@ impl RedisTail {
         Ok(Self {
             connection,
             keys,
+            replicas,
             after: Id {
                 position: after,
                 part: u64::MAX,
@@ -81,7 +91,14 @@ impl RedisTail {
     fn start(&self) -> BoxFuture<'static, Result<Value, Fault>> {
         let connection = self.connection.clone();
         let command = self.command();
-        Box::pin(async move { connection.ask(command).await })
+        let (meta, replicas) = (self.keys.meta.clone(), self.replicas);
+        Box::pin(async move {
+            let answer = connection.ask(command).await?;
+            if replicas > 0 && answer != Value::Nil {
+                replicated(&connection, &meta, replicas).await?;
+            }
+            Ok(answer)
+        })
     }
 
     fn take(&mut self, answer: Value) -> Result<(), Fault> {
@@ -97,33 +114,57 @@ impl RedisTail {
         for entry in announcements {
             self.read.push_back(Tailed::Announcement(entry.bytes));
         }
-        self.take_entries(entries);
+        if let Some(entry) = entries.last() {
+            self.after = entry.id;
+        }
+        self.read
+            .extend(batches(entries).into_iter().map(Tailed::Entries));
         Ok(())
     }
+}
 
-    fn take_entries(&mut self, entries: Vec<Entry>) {
-        let mut batch = Vec::with_capacity(entries.len());
-        let mut bytes = 0;
-        for entry in entries {
-            self.after = entry.id;
-            if entry.id.part != 0 {
-                tracing::error!(
-                    id = %entry.id,
-                    "somebody added to the journal what has no position in it: skipped"
-                );
-                continue;
-            }
-            if bytes + entry.bytes.len() > BYTES && !batch.is_empty() {
-                self.read.push_back(Tailed::Entries(mem::take(&mut batch)));
-                bytes = 0;
-            }
-            bytes += entry.bytes.len();
-            batch.push((entry.id.position, entry.bytes));
-        }
-        if !batch.is_empty() {
-            self.read.push_back(Tailed::Entries(batch));
-        }
+/// Waits until so many replicas have all that was read. Redis waits for what the same connection wrote, so it writes something.
+async fn replicated(connection: &Connection, meta: &str, replicas: u32) -> Result<(), Fault> {
+    let mut commands = pipe();
+    commands.cmd("HSET").arg(meta).arg(&["read", "1"]);
+    commands
+        .cmd("WAIT")
+        .arg(replicas)
+        .arg(REPLICAS.as_millis() as u64);
+    let [written, have_it] = reply::array(Value::Array(connection.send(&commands).await?))?;
+    reply::sound(written)?;
+    match reply::number(have_it)?.unwrap_or(0) {
+        have_it if have_it >= u64::from(replicas) => Ok(()),
+        have_it => Err(Fault(format!(
+            "{have_it} of {replicas} replicas have what was read"
+        ))),
     }
+}
+
+/// The entries with their positions, in batches of which none is too large.
+fn batches(entries: Vec<Entry>) -> Vec<Vec<(u64, Bytes)>> {
+    let mut batches = Vec::new();
+    let mut batch = Vec::with_capacity(entries.len());
+    let mut bytes = 0;
+    for entry in entries {
+        if entry.id.part != 0 {
+            tracing::error!(
+                id = %entry.id,
+                "somebody added to the journal what has no position in it: skipped"
+            );
+            continue;
+        }
+        if bytes + entry.bytes.len() > BYTES && !batch.is_empty() {
+            batches.push(mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += entry.bytes.len();
+        batch.push((entry.id.position, entry.bytes));
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
 }
 
 impl EntryTail for RedisTail {
@@ -143,5 +184,50 @@ impl EntryTail for RedisTail {
                 self.reading = Some(begun(self.start()).await);
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(position: u64, part: u64, bytes: usize) -> Entry {
+        Entry {
+            id: Id { position, part },
+            bytes: vec![0; bytes].into(),
+        }
+    }
+
+    fn positions(entries: Vec<Entry>) -> Vec<Vec<u64>> {
+        let position = |(position, _)| position;
+        batches(entries)
+            .into_iter()
+            .map(|batch| batch.into_iter().map(position).collect())
+            .collect()
+    }
+
+    #[test]
+    fn a_batch_ends_before_it_is_too_large() {
+        let half = BYTES / 2;
+        assert_eq!(
+            positions(vec![
+                entry(1, 0, half),
+                entry(2, 0, half),
+                entry(3, 0, 1),
+                entry(4, 0, 2 * BYTES),
+                entry(6, 0, 0),
+            ]),
+            [vec![1, 2], vec![3], vec![4], vec![6]]
+        );
+        assert!(positions(vec![]).is_empty());
+    }
+
+    #[test]
+    fn what_has_no_position_is_skipped() {
+        assert_eq!(
+            positions(vec![entry(1, 0, 1), entry(1, 7, 1), entry(2, 0, 1)]),
+            [[1, 2]]
+        );
+        assert!(positions(vec![entry(1, 7, 1)]).is_empty());
     }
 }

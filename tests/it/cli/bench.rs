@@ -1,6 +1,7 @@
 //! `tidings bench`: each mode measures a hub, and a server that breaks a promise is found out.
 
 use super::{Running, output, read_head, stderr, tidings};
+use crate::support::broker::{Kind, fresh_name, shared};
 use serde_json::Value;
 use std::{
     io::{Read as _, Write as _},
@@ -8,6 +9,7 @@ use std::{
     process::Output,
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -132,6 +134,70 @@ fn measures_what_else_a_hub_does() {
     assert!(number(&report, "times_slower") > 0.0);
     let report = sound("topics --patterns 30 --events 50 --warmup 1ms", &url);
     assert_eq!(report["patterns_before"], 10);
+}
+
+#[test]
+fn measures_a_broker_and_the_nodes_on_it() {
+    for kind in Kind::ALL {
+        let (url, dir) = (shared(kind).url(), TempDir::new().unwrap());
+        let name = fresh_name();
+        let journal = |mode: &str, name: &str| {
+            let mode = format!("journal {mode} --json --url {url} --name {name}");
+            let args: Vec<_> = ["bench"].into_iter().chain(mode.split(' ')).collect();
+            let done = output(&mut tidings(&args, &dir));
+            assert!(done.status.success(), "{mode}: {}", stderr(&done));
+            serde_json::from_slice::<Value>(&done.stdout).unwrap()
+        };
+        let report = journal(
+            "append --outstanding 8 --records 3 --seconds 200ms --warmup 10ms",
+            &name,
+        );
+        let entries = number(&report, "entries_per_s");
+        assert!(entries > 0.0 && number(&report, "publishes_per_s") > 2.0 * entries);
+        let report = journal("latency --rate 200 --seconds 100ms --warmup 10ms", &name);
+        assert!(number(&report, "latency_p99_ms") > 0.0);
+        assert!(number(&journal("tail", &name), "entries") > 20.0);
+
+        // A publish on one node is read on another; and what they wrote is there.
+        let name = fresh_name();
+        let node = || {
+            let dir = TempDir::new().unwrap();
+            let mut serve = tidings(&["serve", "--listen", "127.0.0.1:0"], &dir);
+            serve.env("TIDINGS_CLUSTER__JOURNAL", &url);
+            serve.env("TIDINGS_CLUSTER__NAME", &name);
+            serve.env("TIDINGS_CLUSTER__JOURNAL_BYTES_MAX", "1GiB");
+            let running = Running::start(&mut serve);
+            let line = running.line();
+            let at = line.find("http://").unwrap_or_else(|| panic!("{line}"));
+            (running, line[at..].to_owned(), dir)
+        };
+        let (a, b) = (node(), node());
+        wait_until_ready(&a.1);
+        wait_until_ready(&b.1);
+        let across = format!(
+            "fan --publish-url {}/topics/{{topic}} --subscribe-url {}/topics/{{topic}} --readers 3 --events 20 \
+             --warmup 0ms",
+            a.1, b.1
+        );
+        assert_eq!(sound(&across, &a.1)["deliveries"], 60);
+        assert!(number(&journal("tail --events 20", &name), "entries") > 0.0);
+    }
+}
+
+fn wait_until_ready(url: &str) {
+    let address = url.trim().strip_prefix("http://").unwrap();
+    let begun = Instant::now();
+    loop {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        if answer.contains(" 200 ") {
+            return;
+        }
+        assert!(begun.elapsed() < super::DEADLINE, "{answer}");
+        thread::sleep(Duration::from_millis(10)); // there is nothing that would tell
+    }
 }
 
 #[test]

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use std::time::Duration;
 use tidings::cluster::{
     journal::{
-        Acknowledgement, AppendFault, ConnectError, Ends, EntryTail, Journal, JournalOptions,
-        Sealed, Session, Tailed,
+        Acknowledgement, AppendFault, Begins, ConnectError, Ends, EntryTail, Journal,
+        JournalOptions, Sealed, Session, Tailed,
     },
     nats::NatsJournal,
     rabbitmq::RabbitJournal,
@@ -112,12 +112,13 @@ impl Writer {
 
     fn seal(&mut self, bytes: impl Into<Bytes>) -> Sealed {
         self.number += 1;
-        let begins = (self.begins && self.number == 1).then_some(EPOCH);
+        let begins = (self.begins && self.number == 1).then(|| begins(EPOCH));
         Sealed {
             epoch: if begins.is_some() { 0 } else { EPOCH },
             begins,
             writer: self.writer,
             number: self.number,
+            attempt: 0,
             time_ms: now_ms(),
             bytes: bytes.into(),
         }
@@ -206,3 +207,8 @@ mod connect;
 mod keep;
 mod order;
 mod outage;
+
+/// An epoch, of which its writer knows the one before.
+fn begins(epoch: u64) -> Begins {
+    Begins { epoch, looked: 0 }
+}

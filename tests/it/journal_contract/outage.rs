@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::broker::{nats::NatsCluster, sentinel::SentinelSet};
-use std::{collections::HashMap, future::pending};
+use std::{collections::HashMap, pin::pin};
 use tokio::{select, task::JoinSet};
 
 /// How long a session may take to find out that its broker does not answer.
@@ -27,7 +27,7 @@ impl Load {
         outage: impl Future<Output = ()>,
     ) {
         let mut on_their_way: JoinSet<(Bytes, Result<Option<u64>, AppendFault>)> = JoinSet::new();
-        let mut outage = std::pin::pin!(outage);
+        let mut outage = pin!(outage);
         let (mut is_out, mut failed) = (false, false);
         let before = self.acknowledged.len();
         loop {
@@ -147,22 +147,21 @@ impl Survivor {
         journal: &dyn Journal,
         outage: impl Future<Output = ()>,
     ) -> Box<dyn Session> {
-        let session = session(journal).await;
         let after = self.known.last().map_or(0, |(position, _)| *position);
-        let mut tail = soon(session.tail(after)).await.unwrap();
-        // It sees what comes, whatever the load does to it.
-        let first = self.load.writer.append(&*session).await;
-        let mut seen = entries(&mut *tail, 1).await;
-        assert_eq!(payloads(&seen), [first]);
+        let Working {
+            session,
+            mut tail,
+            mut seen,
+        } = soon(working(journal, &mut self.load.writer, after)).await;
         let load = self.load.run(&*session, 500, outage);
-        let tailing = async {
-            tail_until_fault(&mut *tail, &mut seen).await;
-            pending().await
-        };
+        let tailing = tail_until_fault(&mut *tail, &mut seen);
         soon(async {
+            let mut tailing = pin!(tailing);
+            let mut load = pin!(load);
+            // The tail may fail first, but the load is what counts.
             select! {
-                () = load => (),
-                () = tailing => (),
+                () = &mut load => (),
+                () = &mut tailing => load.await,
             }
         })
         .await;
@@ -172,11 +171,10 @@ impl Survivor {
 
     /// Finds everything again that was acknowledged or seen, once it is there again.
     async fn find(&mut self, journal: &dyn Journal) {
-        let healed = timeout(HEALED, connected(journal)).await;
-        let session = healed.unwrap_or_else(|_| panic!("not within {HEALED:?}"));
         let mut writer = self.another();
-        let newest = writer.append(&*session).await;
-        let all = entries_up_to(&*session, &newest).await;
+        let healed = timeout(HEALED, working(journal, &mut writer, 0)).await;
+        let healed = healed.unwrap_or_else(|_| panic!("not within {HEALED:?}"));
+        let all = healed.seen;
         let places: HashMap<_, _> = all.iter().map(|(p, bytes)| (bytes, *p)).collect();
         assert_eq!(places.len(), all.len(), "none is there twice");
         for (position, bytes) in &self.known {
@@ -266,16 +264,50 @@ laws! {
     }
 }
 
-async fn connected(journal: &dyn Journal) -> Box<dyn Session> {
+/// A session, and what its tail has seen so far: the newest was appended with it.
+struct Working {
+    session: Box<dyn Session>,
+    tail: Box<dyn EntryTail>,
+    seen: Vec<(u64, Bytes)>,
+}
+
+/// Tries until there is one, as nodes do: with another session after each fault.
+async fn working(journal: &dyn Journal, writer: &mut Writer, after: u64) -> Working {
     let mut tick = interval(Duration::from_millis(50));
     loop {
         tick.tick().await;
-        match journal.connect().await {
-            Ok(session) => return session,
-            Err(ConnectError::Unavailable(_)) => (),
+        let session = match journal.connect().await {
+            Ok(session) => session,
+            Err(ConnectError::Unavailable(_)) => continue,
             Err(ConnectError::Refused(text)) => panic!("refused: {text}"),
+        };
+        if let Some((tail, seen)) = works(&*session, writer, after).await {
+            return Working {
+                session,
+                tail,
+                seen,
+            };
         }
     }
+}
+
+async fn works(
+    session: &dyn Session,
+    writer: &mut Writer,
+    after: u64,
+) -> Option<(Box<dyn EntryTail>, Vec<(u64, Bytes)>)> {
+    let bytes = Bytes::from(format!("{}-{}", writer.writer, writer.number + 1));
+    let entry = writer.seal(bytes.clone());
+    session.append(&entry).await.ok()?.await.ok()?;
+    let mut tail = session.tail(after).await.ok()?;
+    let mut seen: Vec<(u64, Bytes)> = Vec::new();
+    while seen.last().is_none_or(|(_, newest)| *newest != bytes) {
+        match tail.next().await.ok()? {
+            Tailed::Entries(entries) => seen.extend(entries),
+            Tailed::Announcement(bytes) => panic!("an announcement: {bytes:?}"),
+        }
+    }
+    Some((tail, seen))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -312,4 +344,25 @@ async fn a_replica_that_was_waited_for_has_what_the_master_acknowledged() {
     // Nobody is left to wait for.
     let alone = journal(Kind::Redis, &set.url(), &options("kill"));
     survivor.find(&*alone).await;
+}
+
+/// Else a failover would take back what a node has shown, and has acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_shown_what_a_replica_that_is_waited_for_does_not_have() {
+    let set = SentinelSet::start().await;
+    let waited_for = JournalOptions {
+        redis_wait: 1,
+        ..options("wait")
+    };
+    let journal = journal(Kind::Redis, &set.url(), &waited_for);
+    let mut writer = Writer::first();
+    let mut working = working(&*journal, &mut writer, 0).await;
+    assert!(!working.seen.is_empty());
+    set.replica.pause();
+    let entry = writer.seal("not replicated");
+    let answer = append(&*working.session, &entry).await;
+    assert!(matches!(answer, Err(AppendFault::Unknown(_))), "{answer:?}");
+    let shown = soon(working.tail.next()).await;
+    assert!(shown.is_err(), "{shown:?}");
+    set.replica.resume();
 }

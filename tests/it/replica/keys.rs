@@ -34,7 +34,7 @@ async fn an_entry_whose_predecessor_is_missing_is_void_everywhere() {
         let mut entry = Entry::read(&journal.raw(at).unwrap()).unwrap();
         if let Body::Records(_) = entry.body {
             entry.number += 5;
-            journal.append_raw(&entry.seal().bytes);
+            journal.append_raw(&entry.seal(0).bytes);
             void += 1;
         }
     }
@@ -59,7 +59,7 @@ async fn a_publisher_whose_number_is_taken_still_gets_its_event_in() {
     let mut entry = records.unwrap();
     entry.number += 1;
     entry.body = Body::Probe;
-    journal.append_raw(&entry.seal().bytes);
+    journal.append_raw(&entry.seal(0).bytes);
     let stored = try_append(&*nodes[0].log, vec![draft("a", "mine")]).await;
     settled(&journal, &nodes, 0).await;
     // It cannot know whether what counted was its own: the answer may be that it is not known.

@@ -115,6 +115,16 @@ impl HubProcess {
         self.kill();
     }
 
+    /// Stops the time for it: its connections stay, and nothing moves.
+    pub(crate) fn pause(&self) {
+        signal("STOP", self.running().pid);
+    }
+
+    /// Ends [`HubProcess::pause`].
+    pub(crate) fn resume(&self) {
+        signal("CONT", self.running().pid);
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) fn terminate(&mut self) {
         if let Some(running) = self.running.take() {
@@ -190,6 +200,21 @@ impl HubProcess {
         let published: Vec<Published> = serde_json::from_str(&answer).expect("results");
         assert_eq!(published.len(), events.len());
         published.into_iter().map(|one| one.id).collect()
+    }
+
+    /// Publishes one event, and gives the answer as it comes.
+    pub(crate) async fn post_raw(
+        &self,
+        topic: &str,
+        data: &str,
+        key: &str,
+    ) -> reqwest::Result<(u16, String)> {
+        answer(self.publish_request(topic, data, Some(key))).await
+    }
+
+    /// `GET`: the status and the body.
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Result<(u16, String)> {
+        answer(self.http.get(format!("{}{path}", self.origin()))).await
     }
 
     fn publish_request(

@@ -3,6 +3,7 @@
 pub(crate) mod broker;
 pub(crate) mod chaos;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod http2;
 pub(crate) mod hub;
 pub(crate) mod journal;

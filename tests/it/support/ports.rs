@@ -26,3 +26,14 @@ pub(crate) fn free() -> u16 {
     }
     panic!("no free port");
 }
+
+/// The first of so many that follow each other.
+pub(crate) fn free_in_a_row(count: u16) -> u16 {
+    loop {
+        let first = free();
+        let all: Vec<u16> = (1..count).map(|_| free()).collect();
+        if all == (first + 1..first + count).collect::<Vec<_>>() {
+            return first;
+        }
+    }
+}

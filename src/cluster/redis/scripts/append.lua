@@ -1,16 +1,19 @@
 -- Appends an entry, unless the journal is known to be in another epoch. Gives the entry's position.
 --
 -- KEYS: the stream, the hash.
--- ARGV: the entry's epoch; the epoch that it begins, or ''; its time in ms; the entry.
+-- ARGV: the entry's epoch, 0 if its writer knows none; the epoch that it begins, or ''; how far its writer had seen the
+-- journal; its time in ms; the entry.
 --
 -- Redis takes nothing back when a script fails half-way, so the first write is the one that may be refused. Epochs are
 -- compared as text: Lua's numbers hold 53 bits.
 
 local stream, meta = KEYS[1], KEYS[2]
-local epoch, begins, time, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local epoch, begins, looked, time, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
-local known = redis.call('HMGET', meta, 'epoch', 'end', 'bytes')
-if known[1] and known[1] ~= epoch then
+local known = redis.call('HMGET', meta, 'epoch', 'end', 'bytes', 'began_at')
+-- Who knows no epoch may begin one if it has seen the present one begin, and not what came after that.
+local anew = begins ~= '' and epoch == '0' and tonumber(known[4] or 0) <= tonumber(looked)
+if known[1] and known[1] ~= epoch and not anew then
   return redis.error_reply('FENCED the journal is in another epoch')
 end
 local position = tonumber(known[2] or 0) + 1
@@ -57,6 +60,7 @@ end
 if begins == '' then
   redis.call('HSET', meta, 'end', whole(position), 'bytes', whole(bytes))
 else
-  redis.call('HSET', meta, 'end', whole(position), 'bytes', whole(bytes), 'epoch', begins)
+  redis.call('HSET', meta, 'end', whole(position), 'bytes', whole(bytes),
+    'epoch', begins, 'began_at', whole(position))
 end
 return position

@@ -1,12 +1,10 @@
-//! A hub that runs: its log, its fan-out, its door, and how it goes down.
+//! A hub that runs: its log, its fan-out, its door, and how it goes down. `open` is where the configuration becomes a log.
+
+mod open;
 
 use crate::{
-    cluster::{
-        BadUrl, Clocks, ReplicatedLog,
-        journal::{ConnectError, JournalOptions},
-        journal_at,
-    },
-    config::{self, Config, JournalUrl},
+    cluster::{BadUrl, ReplicatedLog, journal::ConnectError},
+    config::Config,
     delivery::silence::Silences,
     fanout::Hub,
     http::{
@@ -14,16 +12,12 @@ use crate::{
         listener::{Listener, drained},
     },
     ingest::Ingest,
-    log::{
-        Clock, EventLog, LogOptions,
-        memory::MemoryLog,
-        replica::ReplicaLog,
-        retention::{Limits, Retention, Rule},
-        sqlite::{self, OpenError, SqliteLog},
-    },
+    log::sqlite::OpenError,
 };
 use axum::Router;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+pub use open::journal_options;
+use open::open_log;
+use std::{path::PathBuf, sync::Arc};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -96,6 +90,11 @@ impl Server {
                     "" => config.listen.to_string(),
                     address => address.to_owned(),
                 });
+            fan_out.spawn(warn_of_small_entries(
+                Arc::clone(cluster),
+                config.publish.event_bytes_max,
+                drain.clone(),
+            ));
             fan_out.spawn(end_streams_if_outdated(
                 Arc::clone(cluster),
                 Arc::clone(&hub),
@@ -205,92 +204,23 @@ impl Server {
     }
 }
 
-type Opened = (Arc<dyn EventLog>, Option<Arc<ReplicatedLog>>);
-
-async fn open_log(config: &Config) -> Result<Opened, StartError> {
-    match &config.cluster.journal {
-        Some(url) => {
-            let log = open_replica(config, url).await?;
-            Ok((Arc::clone(&log) as Arc<dyn EventLog>, Some(log)))
-        }
-        None => Ok((open_single(config)?, None)),
-    }
-}
-
-async fn open_replica(config: &Config, url: &JournalUrl) -> Result<Arc<ReplicatedLog>, StartError> {
-    let cluster = &config.cluster;
-    let journal = journal_at(url.secret(), &journal_options(config)?)?;
-    let options = log_options(&config.log);
-    let alone = config.data_dir.join(sqlite::FILE);
-    if alone.exists() {
+/// An event that is allowed here and is too large for the broker is refused only when it comes.
+async fn warn_of_small_entries(
+    cluster: Arc<ReplicatedLog>,
+    event_bytes_max: u64,
+    drain: CancellationToken,
+) {
+    let entry = drain.run_until_cancelled(cluster.entry_bytes_max()).await;
+    if let Some(entry_bytes_max) = entry
+        && (entry_bytes_max as u64) < event_bytes_max
+    {
         tracing::warn!(
-            path = %alone.display(),
-            "the events that this hub kept alone are not part of the cluster: they stay where they are, unused; \
-             docs/clustering.md says how to publish them to it"
+            event_bytes_max,
+            entry_bytes_max,
+            "the broker takes less at once than publish.event_bytes_max allows: larger events are refused with 413; \
+             raise the broker's limit or lower that one"
         );
     }
-    let local: Arc<dyn ReplicaLog> = match config.log.engine {
-        config::Engine::Memory => Arc::new(MemoryLog::replica(options)),
-        config::Engine::Sqlite => {
-            let dir = config.data_dir.join(format!("cluster-{}", cluster.name));
-            Arc::new(SqliteLog::open(&dir, sqlite::Durability::Replica, options)?)
-        }
-    };
-    let describe = journal.describe();
-    tracing::info!(journal = %describe, name = %cluster.name, "a node of a cluster");
-    let log = ReplicatedLog::open(local, journal, Clocks::system()).await;
-    let log = log.map_err(|why| StartError::Journal {
-        journal: describe,
-        why,
-    })?;
-    Ok(Arc::new(log))
-}
-
-/// What a journal keeps, unless it is told: as much in time as its nodes, and in bytes what a broker can bear.
-const JOURNAL_BYTES_REDIS: u64 = 256 << 20; // 256 MiB
-const JOURNAL_BYTES: u64 = 1 << 30; // 1 GiB
-
-fn journal_options(config: &Config) -> Result<JournalOptions, StartError> {
-    let (log, cluster) = (&config.log, &config.cluster);
-    let password = cluster.password_file.as_ref().map(|path| {
-        let text = std::fs::read_to_string(path).map_err(|source| StartError::Password {
-            path: path.clone(),
-            source,
-        })?;
-        Ok::<_, StartError>(text.lines().next().unwrap_or_default().to_owned())
-    });
-    let in_memory = cluster
-        .journal
-        .as_ref()
-        .is_some_and(|url| url.secret().starts_with("redis"));
-    let bytes_max = cluster.journal_bytes_max.unwrap_or(match in_memory {
-        true => JOURNAL_BYTES_REDIS,
-        false => JOURNAL_BYTES,
-    });
-    let rules = log.retention.iter().map(|rule| rule.age_max);
-    let ages = rules.chain([
-        Some(config::RETENTION_AGE_DEFAULT),
-        Some(log.idempotency_age_max),
-    ]);
-    let longest = ages.map(|age| age.unwrap_or(Duration::MAX)).max();
-    let age_max = cluster.journal_age_max.or(longest).unwrap_or(Duration::MAX);
-    if cluster.journal_bytes_max.is_none() && bytes_max < log.bytes_max {
-        tracing::warn!(
-            journal_bytes_max = bytes_max,
-            log_bytes_max = log.bytes_max,
-            "the journal keeps less than a node's log may: a node that begins with nothing gets only what the journal \
-             still has; cluster.journal_bytes_max sets its bound"
-        );
-    }
-    Ok(JournalOptions {
-        name: cluster.name.clone(),
-        age_max_ms: u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX),
-        bytes_max,
-        ca_file: cluster.ca_file.clone(),
-        password: password.transpose()?,
-        redis_wait: u32::try_from(cluster.redis_wait).unwrap_or(u32::MAX),
-        nats_replicas: usize::try_from(cluster.nats_replicas).unwrap_or(usize::MAX),
-    })
 }
 
 /// A node that cannot read the journal any more sends its readers to the others, and waits to be upgraded.
@@ -302,50 +232,5 @@ async fn end_streams_if_outdated(
     tokio::select! {
         () = cluster.outdated() => hub.end(),
         () = drain.cancelled() => {}
-    }
-}
-
-fn open_single(config: &Config) -> Result<Arc<dyn EventLog>, OpenError> {
-    let options = log_options(&config.log);
-    match config.log.engine {
-        config::Engine::Memory => Ok(Arc::new(MemoryLog::new(options))),
-        config::Engine::Sqlite => {
-            let durability = match config.log.durability {
-                config::Durability::Sync => sqlite::Durability::Sync,
-                config::Durability::Os => sqlite::Durability::Os,
-            };
-            Ok(Arc::new(SqliteLog::open(
-                &config.data_dir,
-                durability,
-                options,
-            )?))
-        }
-    }
-}
-
-fn log_options(config: &config::LogConfig) -> LogOptions {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let rules = config.retention.iter().map(|rule| Rule {
-        topics: rule.topics.clone(),
-        limits: Limits {
-            age_max_ms: rule.age_max.map(ms),
-            events_max: rule.events_max,
-            bytes_max: rule.bytes_max,
-        },
-    });
-    LogOptions {
-        retention: Retention {
-            rules: rules.collect(),
-            default: Limits {
-                age_max_ms: Some(ms(config::RETENTION_AGE_DEFAULT)),
-                events_max: None,
-                bytes_max: None,
-            },
-            bytes_max: config.bytes_max,
-        },
-        key_age_max_ms: ms(config.idempotency_age_max),
-        keys_max: config.idempotency_keys_max,
-        emptied_topics_max: config.emptied_topics_max,
-        clock: Clock::system(),
     }
 }
