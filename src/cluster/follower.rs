@@ -64,6 +64,8 @@ pub(super) struct Follower {
     odd_at: Option<u64>,
     /// Entries that were missed: this node has to begin anew.
     pub(super) missed: bool,
+    /// The epochs that it knew, if it has to because the journal is not the one that it knew.
+    pub(super) parted_from: Vec<u64>,
     checkpoint: Checkpoint,
 }
 
@@ -131,6 +133,7 @@ impl Follower {
             ledger,
             odd_at: None,
             missed: false,
+            parted_from: Vec::new(),
             checkpoint: Checkpoint::next(),
         }
     }
