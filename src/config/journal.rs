@@ -39,10 +39,8 @@ impl JournalUrl {
 impl fmt::Display for JournalUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
-        // All before the last @ of the authority is the user part.
-        let end = rest.find('/').unwrap_or(rest.len());
-        let at = rest.get(..end).and_then(|authority| authority.rfind('@'));
-        let shown = at.and_then(|at| rest.get(at + 1..)).unwrap_or(rest);
+        // All before the last @ is the user part, even where a / in a password should have been written as %2F.
+        let shown = rest.rsplit_once('@').map_or(rest, |(_, shown)| shown);
         write!(f, "{scheme}://{shown}")
     }
 }

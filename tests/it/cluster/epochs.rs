@@ -94,7 +94,7 @@ async fn a_redis_that_lost_its_newest_bytes_begins_an_epoch() {
 }
 
 /// Publishes them by turns on the nodes.
-async fn publish(cluster: &Cluster, numbers: Range<u32>) {
+pub(super) async fn publish(cluster: &Cluster, numbers: Range<u32>) {
     for n in numbers {
         let node = &cluster.nodes[n as usize % cluster.nodes.len()];
         publish_soon(node, "load/a", &format!("0 {n}")).await;
@@ -124,12 +124,12 @@ async fn go_on_after(cluster: &Cluster, readers: &mut [Reader]) -> Vec<u32> {
 }
 
 /// Reads the load on one node.
-struct Reader {
+pub(super) struct Reader {
     feed: Feed,
     last: String,
 }
 
-async fn readers(cluster: &Cluster) -> Vec<Reader> {
+pub(super) async fn readers(cluster: &Cluster) -> Vec<Reader> {
     let mut readers = Vec::new();
     for node in 0..cluster.nodes.len() {
         readers.push(Reader::open(cluster, node, None).await);
@@ -153,7 +153,7 @@ impl Reader {
     }
 
     /// Exactly these come next.
-    async fn reads(&mut self, numbers: Range<u32>) {
+    pub(super) async fn reads(&mut self, numbers: Range<u32>) {
         for n in numbers {
             let block = timeout(DEADLINE, self.feed.next()).await.expect("in time");
             let block = block.expect("the stream goes on");
@@ -161,6 +161,19 @@ impl Reader {
             assert_eq!(Event::parse(&block).expect("of the load").number, n);
             self.last = block.id;
         }
+    }
+
+    /// These come next, but for what tells of an epoch that ended.
+    pub(super) async fn reads_perhaps_after_a_gap(&mut self, mut numbers: Range<u32>) {
+        let block = timeout(DEADLINE, self.feed.next()).await.expect("in time");
+        let block = block.expect("the stream goes on");
+        if block.event.is_empty() {
+            let number = Event::parse(&block).expect("of the load").number;
+            assert_eq!(Some(number), numbers.next());
+        } else {
+            assert!(block.data.contains(r#""reason":"epoch""#), "{block:?}");
+        }
+        self.reads(numbers).await;
     }
 
     /// That something is of an epoch that ended comes next.

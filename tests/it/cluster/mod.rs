@@ -27,6 +27,8 @@ mod broker_dies;
 mod epochs;
 mod load;
 mod nodes_die;
+mod parts;
+mod refusals;
 mod rolling;
 mod slow;
 

@@ -56,6 +56,25 @@ impl HubProcess {
         hub
     }
 
+    /// Starts a hub that refuses to: it ends with exit code 1. Gives what it says.
+    pub(crate) fn refused(config: &str) -> String {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        fs::write(home.path().join("tidings.toml"), config).expect("a configuration file");
+        let data_dir = home.path().join("data");
+        let mut hub = Self::new(home, data_dir);
+        hub.try_start_on(0).expect_err("a hub that does not start")
+    }
+
+    /// What `tidings config` prints of it.
+    pub(crate) fn shown(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        let config = self.home.path().join("tidings.toml");
+        command.arg("config").arg("--config").arg(config);
+        let output = command.output().expect("the hub's binary");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// A hub that does not run yet, with its data in that place.
     pub(crate) fn not_started(data_dir: PathBuf) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
