@@ -89,7 +89,7 @@ on_each_broker! {
                 (Mode::Stall, false),
                 (Mode::Cut, false),
                 (Mode::Delay(Duration::from_millis(500)), true),
-                (Mode::Throttle(64 << 10), true), // 64 KiB a second for each connection
+                (Mode::Throttle(8 << 10), true), // 8 KiB a second for each connection
             ] {
                 load.each_publishes(20).await;
                 proxy.set(mode).await;
