@@ -121,42 +121,76 @@ impl Follower {
             fork,
             "the journal is not the one that this node knows: it was rolled back, or made anew"
         );
-        let mut judge = self.ledger_at(fork);
-        let body = Body::Epoch {
-            to: rand::random(),
-            fork,
-            looked: fork,
+        let ancestors = self.shared.local.ancestors();
+        let knew = |epoch| {
+            epoch == self.ledger.epoch || ancestors.iter().any(|ancestor| ancestor.epoch == epoch)
         };
+        let (mut judge, own) = (self.ledger_at(fork), rand::random());
         let mut tail = session.tail(fork).await?;
-        match self.write(session, body, judge.epoch).await {
-            Ok(_) | Err(AppendFault::Fenced) => {}
+        let mut end = None;
+        match self.begin_after_fork(session, judge.epoch, own, fork).await {
+            Ok(_) => {}
+            // What there is already decides.
+            Err(AppendFault::Fenced) => end = Some(session.ends().await?.last),
             Err(fault) => return Err(Fault(fault.to_string()).into()),
         }
-        let deadline = Instant::now() + PROOF_TIMEOUT;
-        loop {
-            let Ok(next) = timeout_at(deadline, tail.next()).await else {
+        let mut begins = None;
+        let (last, is_own) = 'seen: loop {
+            let Ok(next) = timeout(PROOF_TIMEOUT, tail.next()).await else {
                 return Err(Fault("the journal shows no new epoch".to_owned()).into());
             };
             let Tailed::Entries(entries) = next? else {
                 continue;
             };
             for (at, bytes) in entries {
-                let Ok(entry) = Entry::read(&bytes) else {
-                    continue;
-                };
-                if !matches!(entry.body, Body::Epoch { .. }) {
-                    continue;
-                }
-                if let Verdict::Begins { to, fork: agreed } = judge.judge(at, &entry) {
-                    if agreed > fork {
-                        // What lies between is common to others, and not known here any more.
-                        return self.begin_anew(session, ends).await;
+                if let Ok(entry) = Entry::read(&bytes)
+                    && let Body::Epoch { to, .. } = entry.body
+                {
+                    if let Verdict::Begins { to, fork } = judge.judge(at, &entry) {
+                        begins.get_or_insert((at, digest(&bytes), to, fork));
                     }
-                    self.begin_epoch(at, digest(&bytes), to, agreed).await?;
-                    return Ok(session.tail(at).await?);
+                    if to == own {
+                        break 'seen (at, judge.epoch == own);
+                    }
+                }
+                if end.is_some_and(|end| at >= end) {
+                    break 'seen (at, false);
                 }
             }
+        };
+        if !is_own && knew(judge.epoch) {
+            // Nobody began it anew: it was put back. What follows needs other ids than what followed once.
+            let begun = self
+                .begin_after_fork(session, judge.epoch, rand::random(), last)
+                .await;
+            if let Err(fault) = begun {
+                return Err(Fault(fault.to_string()).into());
+            }
         }
+        match begins {
+            Some((at, mark, to, agreed)) if agreed <= fork => {
+                self.begin_epoch(at, mark, to, agreed).await?;
+                Ok(session.tail(at).await?)
+            }
+            // What lies between is common to others, and not known here any more.
+            Some(_) => self.begin_anew(session, ends).await,
+            None => Err(Fault("no new epoch counts".to_owned()).into()),
+        }
+    }
+
+    async fn begin_after_fork(
+        &self,
+        session: &dyn Session,
+        from: u64,
+        to: u64,
+        fork: u64,
+    ) -> Result<Option<u64>, AppendFault> {
+        let body = Body::Epoch {
+            to,
+            fork,
+            looked: fork,
+        };
+        self.write(session, body, from).await
     }
 
     /// The newest entry that this node and the journal have in common, among those that are kept; 0 if there is none.
@@ -215,8 +249,8 @@ impl Follower {
         }
     }
 
-    /// Begins where a checkpoint says how things stood, since what came before is gone. If nobody writes one, nobody knows,
-    /// and a new epoch begins.
+    /// Begins where a checkpoint says how things stood, since what came before is gone; or with an epoch that shares nothing
+    /// with that. If nobody is there who could write one, nobody knows, and a new epoch begins.
     async fn begin_anew(&mut self, session: &dyn Session, ends: Ends) -> Result<Tail, End> {
         self.shared.begins_anew();
         // Until it has: what it lacks does not come by itself.
@@ -228,17 +262,25 @@ impl Follower {
         self.shared.outbox.give_up();
         let mut tail = session.tail(0).await?;
         session.announce(self.members.hello()).await?;
-        let (mut first, mut last, mut asking) = (None, 0, None::<Instant>);
+        let (mut first, mut last, mut silence) = (None, 0, None::<Instant>);
+        let mut epoch_at = 0;
         loop {
             let Ok(next) = timeout(ASK_AFTER, tail.next()).await else {
-                if asking.get_or_insert_with(Instant::now).elapsed() >= CHECKPOINT_TIMEOUT {
+                if silence.get_or_insert_with(Instant::now).elapsed() >= CHECKPOINT_TIMEOUT {
                     return self.begin_alone(session, ends.last.max(last)).await;
                 }
                 session.announce(self.members.hello()).await?;
                 continue;
             };
-            let Tailed::Entries(entries) = next? else {
-                continue;
+            let entries = match next? {
+                Tailed::Entries(entries) => entries,
+                Tailed::Announcement(bytes) => {
+                    if self.members.may_know(&bytes) {
+                        // It will say so as soon as it can.
+                        silence = None;
+                    }
+                    continue;
+                }
             };
             for (at, bytes) in entries {
                 let first = *first.get_or_insert(at);
@@ -246,13 +288,23 @@ impl Follower {
                 let Ok(entry) = Entry::read(&bytes) else {
                     continue;
                 };
-                if let Body::Checkpoint(ledger, ancestors) = entry.body
-                    && ledger.applied < at
-                    && ledger.applied + 1 >= first
-                {
-                    return self
-                        .begin_after(session, ledger, ancestors, entry.time_ms)
-                        .await;
+                match entry.body {
+                    Body::Checkpoint(ledger, ancestors)
+                        if ledger.applied < at && ledger.applied + 1 >= first =>
+                    {
+                        return self
+                            .begin_after(session, ledger, ancestors, entry.time_ms)
+                            .await;
+                    }
+                    Body::Epoch { to, fork, looked } => {
+                        // It shares nothing with what is gone, and no epoch began that its writer had not seen.
+                        let counts = entry.epoch == 0 && epoch_at <= looked && first <= looked + 1;
+                        if counts && fork == 0 {
+                            return self.begin_with(session, at, &bytes, to).await;
+                        }
+                        epoch_at = at;
+                    }
+                    _ => {}
                 }
             }
         }
@@ -314,17 +366,47 @@ impl Follower {
             fork: 0,
             looked: last,
         };
+        let mut tail = session.tail(last).await?;
         match self.write(session, body, 0).await {
             Ok(_) => {}
             Err(AppendFault::Fenced) => return Err(End::Odd("the broker knows an epoch")),
             Err(fault) => return Err(Fault(fault.to_string()).into()),
         }
+        let deadline = Instant::now() + PROOF_TIMEOUT;
+        loop {
+            let Ok(next) = timeout_at(deadline, tail.next()).await else {
+                return Err(Fault("the journal shows no new epoch".to_owned()).into());
+            };
+            let Tailed::Entries(entries) = next? else {
+                continue;
+            };
+            for (at, bytes) in entries {
+                let Ok(entry) = Entry::read(&bytes) else {
+                    continue;
+                };
+                match entry.body {
+                    Body::Epoch { to, looked, .. } if entry.epoch == 0 && looked >= last => {
+                        return self.begin_with(session, at, &bytes, to).await;
+                    }
+                    // Whether it counts, somebody else knows.
+                    Body::Epoch { .. } => return Err(End::Odd("another epoch began meanwhile")),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Begins with an epoch that shares nothing with what was before.
+    async fn begin_with(
+        &mut self,
+        session: &dyn Session,
+        at: u64,
+        bytes: &[u8],
+        to: u64,
+    ) -> Result<Tail, End> {
+        self.begin_epoch(at, digest(bytes), to, 0).await?;
         self.missed = false;
-        self.ledger = Ledger {
-            applied: last,
-            ..Ledger::default()
-        };
-        Ok(session.tail(last).await?)
+        Ok(session.tail(at).await?)
     }
 
     /// Writes an entry outside of the publishers' sequence, which nobody may use before all is verified.

@@ -1,8 +1,8 @@
 //! What is in an entry of the journal: a header that says who wrote it and for which epoch, a checksum, and records or
 //! something that nodes tell each other.
 //!
-//! All numbers are big-endian. Header: `TDGJ`, format (1 byte), kind (1), CRC-32 of all that follows (4), epoch (8),
-//! writer (8), number (8), time in ms (8).
+//! All numbers are big-endian. Header: `TDGJ`, format (1 byte), kind (1), CRC-32 of these two and of all that follows (4),
+//! epoch (8), writer (8), number (8), time in ms (8).
 
 use super::{
     journal::{Begins, Sealed},
@@ -24,9 +24,18 @@ const INDEX_BITS: u32 = 16;
 const MAGIC: [u8; 4] = *b"TDGJ";
 const HEADER_BYTES: usize = 42;
 
-/// Where the checksum stands, and what it covers begins.
+/// Where the checksum stands, between what it covers.
 const CRC_AT: usize = 6;
 const CRC_FROM: usize = 10;
+const COVERED_FROM: usize = 4;
+
+/// The checksum of an entry: no other byte of it may change, since a version that is damaged would stop all nodes.
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(bytes.get(COVERED_FROM..CRC_AT).unwrap_or_default());
+    crc.update(bytes.get(CRC_FROM..).unwrap_or_default());
+    crc.finalize()
+}
 
 /// The position of a record in the log: its entry's in the journal, and its index there.
 #[must_use]
@@ -125,7 +134,7 @@ impl Entry {
         out.put_u64(self.number);
         out.put_u64(self.time_ms);
         self.body.put(&mut out);
-        let crc = crc32fast::hash(out.get(CRC_FROM..).unwrap_or_default());
+        let crc = checksum(&out);
         if let Some(mut place) = out.get_mut(CRC_AT..CRC_FROM) {
             place.put_u32(crc);
         }
@@ -158,7 +167,7 @@ impl Entry {
         let format = rest.try_get_u8()?;
         let kind = rest.try_get_u8()?;
         let crc = rest.try_get_u32()?;
-        if crc32fast::hash(rest) != crc {
+        if checksum(bytes) != crc {
             return Err(Unreadable::Damaged);
         }
         if format > FORMAT {

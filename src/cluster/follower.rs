@@ -79,6 +79,8 @@ struct Step {
     apply: Apply,
     /// Entries that count, with their places and which of the outcomes are theirs.
     landed: Vec<(Id, u64, Range<usize>)>,
+    /// Entries that do not count, or not again.
+    void: Vec<Id>,
     /// Batches so far.
     batches: usize,
     /// Entries with records.
@@ -91,6 +93,7 @@ impl Step {
             ledger: ledger.clone(),
             apply: Apply::default(),
             landed: Vec::new(),
+            void: Vec::new(),
             batches: 0,
             records: 0,
         }
@@ -143,14 +146,14 @@ impl Follower {
                 Some(link) => link,
                 None => self.connect().await,
             };
-            let began = Instant::now();
             let end = self.life(&link).await;
-            self.shared.link.send_replace(None);
+            let attached = self.shared.link.send_replace(None).is_some();
             self.members.unlinked();
             link.broken.cancel();
             let Err(end) = end;
             match end {
                 End::Fault(fault) => {
+                    self.shared.not_linked(&fault.0);
                     tracing::warn!(%fault, "the journal is not followed any more: connecting again");
                 }
                 End::Odd(why) => tracing::warn!(why, "verifying what the journal has"),
@@ -169,12 +172,14 @@ impl Follower {
                 }
                 End::Unknown => self.reload().await,
             }
-            // Whatever ends a life at its beginning will end the next one too.
-            after = match began.elapsed() < CONNECT_AFTER.1 {
-                true => (after * 2).min(CONNECT_AFTER.1),
-                false => CONNECT_AFTER.0,
+            // Whatever ends a life before it has begun will end the next one too.
+            after = match attached {
+                true => CONNECT_AFTER.0,
+                false => {
+                    sleep(after).await;
+                    (after * 2).min(CONNECT_AFTER.1)
+                }
             };
-            sleep(after).await;
         }
     }
 
@@ -313,10 +318,7 @@ impl Follower {
                     }
                     step.count(at, entry);
                 }
-                _ => {
-                    let is_known = step.ledger.writers.contains_key(&entry.writer);
-                    self.shared.outbox.void(Id::of(&entry), is_known);
-                }
+                _ => step.void.push(Id::of(&entry)),
             }
             step.apply.marks.push((at, mark));
         }
@@ -381,6 +383,7 @@ impl Follower {
             ledger,
             mut apply,
             landed,
+            void,
             records,
             ..
         } = step;
@@ -392,6 +395,11 @@ impl Follower {
                 let own = batches.filter_map(|at| outcomes.get_mut(at).map(std::mem::take));
                 self.shared.outbox.counted(id, at, own.collect());
             }
+        }
+        // Only now: what counted in the same step is no longer on its way.
+        for id in void {
+            let writer = self.ledger.writers.get(&id.writer);
+            self.shared.outbox.void(id, writer.map(|one| one.number));
         }
         Ok(())
     }

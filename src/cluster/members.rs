@@ -280,6 +280,12 @@ impl Members {
         state.others.insert(member.node.id.clone(), member);
     }
 
+    /// Whether another node said that, and has more than nothing: it can write a checkpoint, now or soon.
+    pub(super) fn may_know(&self, bytes: &[u8]) -> bool {
+        let said = serde_json::from_slice::<Announcement>(bytes);
+        said.is_ok_and(|said| said.node.id != self.id && !said.begins && !said.leaves)
+    }
+
     /// All nodes that live, this one first.
     #[must_use]
     pub(super) fn nodes(&self, shared: &Shared) -> Vec<Node> {
@@ -305,14 +311,20 @@ impl Members {
         Presence { nodes }
     }
 
-    /// By how much this node's clock differs from those of most others, in ms.
+    /// By how much this node's clock differs from the one in the middle of all, its own included, in ms: so that one that is
+    /// wrong misleads nobody else. Of two, nobody knows which it is.
     pub(super) fn clock_off(&self) -> Option<u64> {
         let mut state = self.state();
         state.expire();
-        let mut ahead: Vec<i64> = state.others.values().map(|one| one.ahead_ms).collect();
+        if state.others.is_empty() {
+            return None;
+        }
+        let others = state.others.values().map(|one| one.ahead_ms);
+        let mut ahead: Vec<i64> = others.chain([0]).collect();
         ahead.sort_unstable();
-        let median = ahead.get(ahead.len() / 2)?;
-        Some(median.unsigned_abs())
+        let middle = [(ahead.len() - 1) / 2, ahead.len() / 2];
+        let middle = middle.into_iter().filter_map(|at| ahead.get(at));
+        middle.map(|ahead| ahead.unsigned_abs()).max()
     }
 }
 

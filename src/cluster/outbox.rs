@@ -168,15 +168,26 @@ impl Outbox {
         self.answered.notify_one();
     }
 
-    /// The entry was void. If it was not answered yet, its predecessor is missing: all go again. `is_known` says whether the
-    /// others know the writer: to one that they have forgotten they never listen again.
-    pub(super) fn void(&self, id: Id, is_known: bool) {
+    /// The entry was void, and the others know its writer up to that number. If it was not answered yet, its predecessor is
+    /// missing: all go again. To a writer that they have forgotten they never listen again.
+    pub(super) fn void(&self, id: Id, known: Option<u64>) {
         let mut state = self.state();
-        if !state.entries.iter().any(|one| Id::of(&one.entry) == id) {
+        let Some(index) = state
+            .entries
+            .iter()
+            .position(|one| Id::of(&one.entry) == id)
+        else {
             return;
+        };
+        if known.is_some_and(|number| number >= id.number) {
+            // It counted, or another one in its place, and this node did not see which: to hand it over again is of no use.
+            let taken = state.entries.remove(index);
+            drop(state);
+            fail(taken.into_iter().collect(), AppendError::TimedOut);
+            return self.answered.notify_one();
         }
         let first = state.entries.front().map(|one| one.entry.number);
-        if !is_known && first.is_some_and(|first| first > 1) {
+        if known.is_none() && first.is_some_and(|first| first > 1) {
             state.renumber(|_| ());
         }
         drop(state);

@@ -8,6 +8,7 @@ mod cache;
 mod feed;
 mod feeds;
 mod frame;
+mod lookup;
 mod pass;
 mod subscription;
 mod terms;

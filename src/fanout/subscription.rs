@@ -7,31 +7,23 @@
 
 use super::{
     Chunk, Hub, Reader, Seat,
-    feed::{Feed, RING_FRAMES, Reading, Sent, Stretch},
+    feed::{RING_FRAMES, Sent, Stretch},
     frame::Frame,
+    lookup::{known_cursor, oldest, read, retry},
     terms::{Begin, CloseReason, Gap, GapReason, LagPolicy},
 };
 use crate::{
     cursor::Cursor,
     encoding::Encoding,
-    log::{BoxFuture, Located, Loss, PageLimits, Place, ReadError, Start, StartGap},
+    log::{BoxFuture, Located, Loss, Place, Start, StartGap},
     topic::Filter,
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
-
-/// What a page of the log may hold: so much is in memory for readers that replay.
-const PAGE: PageLimits = PageLimits {
-    events_max: 256,
-    bytes_max: 32 << 10,
-}; // 32 KiB
 
 /// A reader within so many positions of the head takes its seat before it reads the log, which saves a page.
 const NEAR_HEAD: u64 = 256;
-
-/// How long a reader waits before it asks a log again that did not answer.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// What comes next for a reader.
 pub enum Delivery {
@@ -479,80 +471,5 @@ impl Subscription {
         };
         self.state = State::Behind(Some(seat));
         self.beyond_place(frame)
-    }
-}
-
-/// The place of a cursor that needs no looking for.
-fn known_cursor(hub: &Hub, start: &Start) -> Option<Located> {
-    let bounds = hub.log.bounds();
-    match start {
-        Start::Cursor(cursor) if cursor.epoch == bounds.epoch && cursor.position <= bounds.head => {
-            Some(Located {
-                place: Place::at(cursor.position),
-                gap: None,
-                epoch: cursor.epoch,
-            })
-        }
-        _ => None,
-    }
-}
-
-/// Reads the log after a place, together with those who want the same. `None` once the hub ends its streams.
-async fn read(hub: Arc<Hub>, feed: Arc<Feed>, place: Place) -> Option<Arc<Stretch>> {
-    let reading = feed.reading(place);
-    let stretch = reading.get_or_init(|| read_alone(&hub, &feed, place, &reading));
-    tokio::select! {
-        biased;
-        stretch = stretch => stretch.clone(),
-        () = hub.drain.cancelled() => None,
-    }
-}
-
-async fn read_alone(
-    hub: &Arc<Hub>,
-    feed: &Arc<Feed>,
-    place: Place,
-    reading: &Arc<Reading>,
-) -> Option<Arc<Stretch>> {
-    let page = retry(hub, || hub.log.read_after(place, &feed.filter, PAGE)).await;
-    let stretch = match page {
-        Some(page) => {
-            let oldest = match page.gap {
-                Some(_) => oldest(Arc::clone(hub), Arc::clone(&feed.filter)).await,
-                None => None,
-            };
-            Some(Arc::new(Stretch::new(page, place, oldest)))
-        }
-        None => None,
-    };
-    feed.read(reading);
-    // One reader's replay is not worth holding; what several want, more will.
-    if let Some(stretch) = &stretch
-        && let Some(frame) = stretch.frame.as_ref().filter(|_| stretch.is_whole)
-        && Arc::strong_count(reading) > 1
-        && feed.keep(frame)
-    {
-        hub.hold(feed, std::slice::from_ref(frame));
-    }
-    stretch
-}
-
-async fn oldest(hub: Arc<Hub>, filter: Arc<Filter>) -> Option<Cursor> {
-    retry(&hub, || hub.log.oldest(&filter)).await.flatten()
-}
-
-/// Asks the log until it answers; `None` once it is closed. Whoever waits may be dropped at any time.
-async fn retry<T, F>(hub: &Hub, mut ask: impl FnMut() -> F) -> Option<T>
-where
-    F: Future<Output = Result<T, ReadError>>,
-{
-    loop {
-        match ask().await {
-            Ok(answer) => return Some(answer),
-            Err(ReadError::Behind) => return None,
-            Err(_) if hub.is_stopped() => return None,
-            Err(error) => tracing::debug!(%error, "a read is tried again"),
-        }
-        tokio::time::sleep(RETRY_AFTER).await;
     }
 }

@@ -5,7 +5,7 @@
 //! | key | type | what is in it |
 //! |---|---|---|
 //! | `{tidings:<name>}:journal` | stream | the entries: position `n` is the id `n-0` |
-//! | `{tidings:<name>}:meta` | hash | `epoch`, `began_at` its position, `end` the newest position, `bytes` of all entries ever |
+//! | `{tidings:<name>}:meta` | hash | `epoch`, `began_at` its position, `end` the newest position, `bytes` of all entries ever; `read` says nothing, and is written to be waited for |
 //! | `{tidings:<name>}:nodes` | stream | announcements, about the last 1,000 |
 //!
 //! An entry has the fields `e` (itself), `t` (its time in ms) and `b` (`bytes` up to it, this one included). To its own

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// How long replicas may take to acknowledge.
-const REPLICAS: Duration = Duration::from_secs(1);
+pub(super) const REPLICAS: Duration = Duration::from_secs(1);
 
 /// Appends on their way; more wait to be sent. The connection's queue has room for many more: were it ever full, a
 /// request would wait outside of it, and a later one could get ahead.
@@ -177,7 +177,8 @@ impl Session for RedisSession {
                 Ok(connection) => connection.map_err(|error| Fault(error.to_string()))?,
                 Err(_) => return Err(Fault("no connection in time".to_owned())),
             };
-            let tail = RedisTail::new(connection, self.shared.keys.clone(), after).await?;
+            let (keys, replicas) = (self.shared.keys.clone(), self.shared.options.redis_wait);
+            let tail = RedisTail::new(connection, keys, replicas, after).await?;
             Ok(Box::new(tail) as Box<dyn EntryTail>)
         })
     }

@@ -1,17 +1,18 @@
-//! Follows the journal and the announcements on a connection of its own.
+//! Follows the journal and the announcements on a connection of its own. Where replicas are waited for, what is read is held
+//! back until they have it: else a failover would take back what was shown, and acknowledged with it.
 
 use super::{
     Keys,
     connect::Connection,
     reply::{self, Entry, Id},
-    session::begun,
+    session::{REPLICAS, begun},
 };
 use crate::{
     cluster::journal::{EntryTail, Fault, Tailed},
     log::BoxFuture,
 };
 use bytes::Bytes;
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, Value, cmd, pipe};
 use std::{collections::VecDeque, mem, time::Duration};
 
 /// How long Redis holds a read that finds nothing.
@@ -30,6 +31,8 @@ const BYTES: usize = 1 << 22; // 4 MiB
 pub(super) struct RedisTail {
     connection: Connection,
     keys: Keys,
+    /// That have to have what is read.
+    replicas: u32,
     after: Id,
     announced: Id,
     entries: usize,
@@ -43,7 +46,12 @@ impl RedisTail {
     pub(super) const ANSWER: Duration = Duration::from_secs(60);
 
     /// Entries after that position, and announcements from now on.
-    pub(super) async fn new(connection: Connection, keys: Keys, after: u64) -> Result<Self, Fault> {
+    pub(super) async fn new(
+        connection: Connection,
+        keys: Keys,
+        replicas: u32,
+        after: u64,
+    ) -> Result<Self, Fault> {
         let mut newest = cmd("XREVRANGE");
         newest.arg(&keys.nodes).arg(&["+", "-", "COUNT", "1"]);
         let newest = reply::entries(connection.ask(newest).await?)?;
@@ -54,6 +62,7 @@ impl RedisTail {
         Ok(Self {
             connection,
             keys,
+            replicas,
             after: Id {
                 position: after,
                 part: u64::MAX,
@@ -82,7 +91,14 @@ impl RedisTail {
     fn start(&self) -> BoxFuture<'static, Result<Value, Fault>> {
         let connection = self.connection.clone();
         let command = self.command();
-        Box::pin(async move { connection.ask(command).await })
+        let (meta, replicas) = (self.keys.meta.clone(), self.replicas);
+        Box::pin(async move {
+            let answer = connection.ask(command).await?;
+            if replicas > 0 && answer != Value::Nil {
+                replicated(&connection, &meta, replicas).await?;
+            }
+            Ok(answer)
+        })
     }
 
     fn take(&mut self, answer: Value) -> Result<(), Fault> {
@@ -104,6 +120,24 @@ impl RedisTail {
         self.read
             .extend(batches(entries).into_iter().map(Tailed::Entries));
         Ok(())
+    }
+}
+
+/// Waits until so many replicas have all that was read. Redis waits for what the same connection wrote, so it writes something.
+async fn replicated(connection: &Connection, meta: &str, replicas: u32) -> Result<(), Fault> {
+    let mut commands = pipe();
+    commands.cmd("HSET").arg(meta).arg(&["read", "1"]);
+    commands
+        .cmd("WAIT")
+        .arg(replicas)
+        .arg(REPLICAS.as_millis() as u64);
+    let [written, have_it] = reply::array(Value::Array(connection.send(&commands).await?))?;
+    reply::sound(written)?;
+    match reply::number(have_it)?.unwrap_or(0) {
+        have_it if have_it >= u64::from(replicas) => Ok(()),
+        have_it => Err(Fault(format!(
+            "{have_it} of {replicas} replicas have what was read"
+        ))),
     }
 }
 

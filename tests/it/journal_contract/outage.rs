@@ -345,3 +345,24 @@ async fn a_replica_that_was_waited_for_has_what_the_master_acknowledged() {
     let alone = journal(Kind::Redis, &set.url(), &options("kill"));
     survivor.find(&*alone).await;
 }
+
+/// Else a failover would take back what a node has shown, and has acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_shown_what_a_replica_that_is_waited_for_does_not_have() {
+    let set = SentinelSet::start().await;
+    let waited_for = JournalOptions {
+        redis_wait: 1,
+        ..options("wait")
+    };
+    let journal = journal(Kind::Redis, &set.url(), &waited_for);
+    let mut writer = Writer::first();
+    let mut working = working(&*journal, &mut writer, 0).await;
+    assert!(!working.seen.is_empty());
+    set.replica.pause();
+    let entry = writer.seal("not replicated");
+    let answer = append(&*working.session, &entry).await;
+    assert!(matches!(answer, Err(AppendFault::Unknown(_))), "{answer:?}");
+    let shown = soon(working.tail.next()).await;
+    assert!(shown.is_err(), "{shown:?}");
+    set.replica.resume();
+}

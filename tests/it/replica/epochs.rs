@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::log_support::start;
-use tidings::log::{StartGap, sqlite::{Durability, SqliteLog}};
+use tidings::log::{
+    StartGap,
+    sqlite::{Durability, SqliteLog},
+};
 
 /// How nodes come upon another history.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +122,10 @@ async fn what_was_on_its_way_is_in_the_new_history_once() {
             for i in 0..20 {
                 let data = format!("{n}-{i}");
                 // Refused while it is verified.
-                let batch = tidings::log::Batch { drafts: vec![draft("a", &data)], all_or_nothing: false };
+                let batch = tidings::log::Batch {
+                    drafts: vec![draft("a", &data)],
+                    all_or_nothing: false,
+                };
                 if node.log.append(batch).await.is_ok() {
                     stored.push(data);
                 }
@@ -164,7 +170,12 @@ async fn rollbacks_follow_each_other_also_past_an_earlier_epoch() {
     let e3 = settled(&journal, &nodes, e2).await;
     let all = [numbers(0..10), numbers(20..25)].concat();
     assert_eq!(the_same(&nodes).await, all);
-    cursors_go_on(&nodes, &[first.clone(), second.clone(), third.clone()].concat(), &[]).await;
+    cursors_go_on(
+        &nodes,
+        &[first.clone(), second.clone(), third.clone()].concat(),
+        &[],
+    )
+    .await;
     // To the time before two of them.
     journal.put_back(&early);
     let e4 = settled(&journal, &nodes, e3).await;
@@ -209,7 +220,10 @@ async fn who_was_away_joins_the_epoch_of_the_others() {
     }
     nodes.push(Node::new(&journal).await);
     settled(&journal, &nodes, before).await;
-    assert_eq!(the_same(&nodes).await, [numbers(0..9), numbers(20..40)].concat());
+    assert_eq!(
+        the_same(&nodes).await,
+        [numbers(0..9), numbers(20..40)].concat()
+    );
     for node in &nodes {
         for cursor in &good {
             assert_eq!(start(&*node.log, Start::Cursor(*cursor), ALL).await.0, None);
@@ -243,7 +257,11 @@ async fn a_trimmed_journal_is_rolled_back_to_the_fork_and_no_further() {
 async fn on_disk_and_in_memory_the_history_is_the_same() {
     let journal = MemoryJournal::new();
     let dir = tempfile::tempdir().unwrap();
-    let local = SqliteLog::open(dir.path(), Durability::Replica, options(&ManualClock::new()));
+    let local = SqliteLog::open(
+        dir.path(),
+        Durability::Replica,
+        options(&ManualClock::new()),
+    );
     let disk = Node::on(&journal, Arc::new(local.unwrap()), &system()).await;
     let nodes = [disk, Node::new(&journal).await];
     settled(&journal, &nodes, 0).await;
@@ -256,7 +274,10 @@ async fn on_disk_and_in_memory_the_history_is_the_same() {
     let second = settled(&journal, &nodes, before).await;
     publish(&nodes, 20..30).await;
     settled(&journal, &nodes, 0).await;
-    assert_eq!(the_same(&nodes).await, [numbers(0..10), numbers(20..30)].concat());
+    assert_eq!(
+        the_same(&nodes).await,
+        [numbers(0..10), numbers(20..30)].concat()
+    );
     cursors_go_on(&nodes, &good, &lost).await;
     journal.wipe();
     settled(&journal, &nodes, second).await;

@@ -2,7 +2,7 @@
 //! with a clock that runs as fast as nothing is to be done.
 
 use crate::{
-    log_support::{ManualClock, Replay, append, draft, filter, kept, options, put, replay_in},
+    log_support::{ManualClock, Replay, append, draft, filter, kept, options, put},
     support::{
         journal::{MemoryJournal, Saved},
         wait::within,
@@ -19,7 +19,14 @@ use tidings::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+mod ahead;
+mod epochs;
+mod foreign;
+mod keys;
+mod lost;
+mod presence;
 mod streams;
+mod trimmed;
 
 /// Longer than nodes take for anything but what is said to take its time.
 const SOON: Duration = Duration::from_secs(30);

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 /// What a load was, once it has held.
 #[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "all of it is shown, and some of it asserted")]
 pub(crate) struct Report {
     /// Stored events.
     pub(crate) events: usize,
@@ -38,13 +39,12 @@ pub(super) fn check(
         }
     }
     for publisher in 0..PUBLISHERS {
-        let mut expected = 0;
-        for event in truth.iter().filter(|event| event.publisher == publisher) {
+        let own = truth.iter().filter(|event| event.publisher == publisher);
+        for (expected, event) in (0..).zip(own) {
             assert_eq!(
                 event.number, expected,
                 "{event:?}: not the next of its publisher"
             );
-            expected += 1;
         }
     }
     let ids: HashMap<_, _> = truth

@@ -125,7 +125,7 @@ impl Publisher {
         }
         let results: Vec<_> = text
             .lines()
-            .map(|line| result(u64::from(status), line))
+            .map(|line| result(status, line))
             .collect::<Result<_, _>>()?;
         if results.len() < count as usize {
             return Err(Refusal::Lost("results are missing".to_owned()));
