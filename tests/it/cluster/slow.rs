@@ -52,6 +52,8 @@ on_each_broker! {
             wander: 0,
             padding: 8 << 10, // 8 KiB
             nodes_end: true,
+            // What was on its way when the node stood still, it cannot find where it begins anew.
+            broker_ends: true,
             request_timeout: Duration::from_secs(2),
             gaps: true,
             ..Options::default()
