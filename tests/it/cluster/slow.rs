@@ -56,7 +56,6 @@ on_each_broker! {
             broker_ends: true,
             request_timeout: Duration::from_secs(2),
             gaps: true,
-            ..Options::default()
         };
         let load = Load::start(&cluster, options);
         load.each_publishes(20).await;

@@ -25,6 +25,7 @@ mod foreign;
 mod keys;
 mod lost;
 mod presence;
+mod seed;
 mod streams;
 mod trimmed;
 
