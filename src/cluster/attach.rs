@@ -44,7 +44,8 @@ impl Follower {
         }
         if ends.first > applied {
             // Gone is what it has, and perhaps what it lacks.
-            return match ends.first == applied + 1 {
+            let follows = ends.first == applied + 1 && self.may_follow(session, ends).await?;
+            return match follows {
                 true => Ok(session.tail(applied).await?),
                 false => self.begin_anew(session, ends).await,
             };
@@ -64,6 +65,16 @@ impl Follower {
             Some(_) => Ok(session.tail(applied).await?),
             None => self.prove(session, ends).await,
         }
+    }
+
+    /// Whether the oldest entry that is kept, if any is, is of the epoch that this node knows.
+    async fn may_follow(&self, session: &dyn Session, ends: Ends) -> Result<bool, Fault> {
+        if ends.last < ends.first {
+            return Ok(true);
+        }
+        let next = session.read(ends.first).await?;
+        let next = next.and_then(|bytes| Entry::read(&bytes).ok());
+        Ok(next.is_some_and(|next| next.epoch == self.ledger.epoch))
     }
 
     /// Whether another entry stands there than this node has.
@@ -121,10 +132,12 @@ impl Follower {
             fork,
             "the journal is not the one that this node knows: it was rolled back, or made anew"
         );
-        let ancestors = self.shared.local.ancestors();
-        let knew = |epoch| {
-            epoch == self.ledger.epoch || ancestors.iter().any(|ancestor| ancestor.epoch == epoch)
-        };
+        if fork + 1 < ends.first {
+            // Which epoch was present there, what is kept does not say.
+            self.parted_from = self.epochs();
+            return self.begin_anew(session, ends).await;
+        }
+        let knew = self.epochs();
         let (mut judge, own) = (self.ledger_at(fork), rand::random());
         let mut tail = session.tail(fork).await?;
         let mut end = None;
@@ -158,14 +171,12 @@ impl Follower {
                 }
             }
         };
-        if !is_own && knew(judge.epoch) {
+        if !is_own && knew.contains(&judge.epoch) {
             // Nobody began it anew: it was put back. What follows needs other ids than what followed once.
             let begun = self
                 .begin_after_fork(session, judge.epoch, rand::random(), last)
                 .await;
-            if let Err(fault) = begun {
-                return Err(Fault(fault.to_string()).into());
-            }
+            begun.map_err(|fault| Fault(fault.to_string()))?;
         }
         match begins {
             Some((at, mark, to, agreed)) if agreed <= fork => {
@@ -176,6 +187,47 @@ impl Follower {
             Some(_) => self.begin_anew(session, ends).await,
             None => Err(Fault("no new epoch counts".to_owned()).into()),
         }
+    }
+
+    /// All epochs that this node knows.
+    fn epochs(&self) -> Vec<u64> {
+        let ancestors = self.shared.local.ancestors();
+        let ancestors = ancestors.iter().map(|ancestor| ancestor.epoch);
+        ancestors.chain([self.ledger.epoch]).collect()
+    }
+
+    /// If this node had parted from the journal before it began anew, and the epoch at its end is one that the node knew, that
+    /// was put back: another one is to begin, as in [`Self::part`].
+    async fn leave_what_was_put_back(&mut self, session: &dyn Session) -> Result<(), End> {
+        let knew = std::mem::take(&mut self.parted_from);
+        if knew.is_empty() {
+            return Ok(());
+        }
+        let (mut judge, last) = (self.ledger.clone(), session.ends().await?.last);
+        let mut tail = session.tail(judge.applied).await?;
+        while judge.applied < last {
+            let Ok(next) = timeout(PROOF_TIMEOUT, tail.next()).await else {
+                return Err(Fault("the journal does not show its end".to_owned()).into());
+            };
+            let Tailed::Entries(entries) = next? else {
+                continue;
+            };
+            for (at, bytes) in entries {
+                match Entry::read(&bytes) {
+                    Ok(entry) if matches!(entry.body, Body::Epoch { .. }) => {
+                        judge.judge(at, &entry);
+                    }
+                    _ => judge.pass(at),
+                }
+            }
+        }
+        if knew.contains(&judge.epoch) {
+            let begun = self
+                .begin_after_fork(session, judge.epoch, rand::random(), judge.applied)
+                .await;
+            begun.map_err(|fault| Fault(fault.to_string()))?;
+        }
+        Ok(())
     }
 
     async fn begin_after_fork(
@@ -355,6 +407,7 @@ impl Follower {
         self.apply_to(apply, ledger).await?;
         self.missed = false;
         self.shared.outbox.begin_epoch(epoch, at);
+        self.leave_what_was_put_back(session).await?;
         tracing::info!(after, "begins after what the journal no longer has");
         Ok(session.tail(after).await?)
     }
@@ -406,6 +459,7 @@ impl Follower {
     ) -> Result<Tail, End> {
         self.begin_epoch(at, digest(bytes), to, 0).await?;
         self.missed = false;
+        self.leave_what_was_put_back(session).await?;
         Ok(session.tail(at).await?)
     }
 

@@ -64,13 +64,17 @@ pub(super) struct Follower {
     odd_at: Option<u64>,
     /// Entries that were missed: this node has to begin anew.
     pub(super) missed: bool,
+    /// The epochs that it knew, if it has to because the journal is not the one that it knew.
+    pub(super) parted_from: Vec<u64>,
     checkpoint: Checkpoint,
 }
 
-/// When the next checkpoint is due: with records only, since else checkpoints would call for checkpoints.
+/// When the next checkpoint is due: unless somebody asks for it with records only, since else checkpoints would call for
+/// checkpoints.
 struct Checkpoint {
     entries: u64,
     at: Instant,
+    is_wanted: bool,
 }
 
 /// Entries that are applied together.
@@ -129,6 +133,7 @@ impl Follower {
             ledger,
             odd_at: None,
             missed: false,
+            parted_from: Vec::new(),
             checkpoint: Checkpoint::next(),
         }
     }
@@ -240,7 +245,8 @@ impl Follower {
                 biased;
                 () = link.broken.cancelled() => return Err(End::Odd("the link was given up")),
                 () = self.shared.checkpoint_wanted.notified() => {
-                    self.write_checkpoint(true);
+                    self.checkpoint.is_wanted = true;
+                    self.write_checkpoint();
                     continue;
                 }
                 next = tail.next() => next?,
@@ -249,7 +255,7 @@ impl Follower {
                 Tailed::Entries(entries) => self.take(link, entries).await?,
                 Tailed::Announcement(bytes) => self.members.heard(&bytes, &self.shared),
             }
-            self.write_checkpoint(false);
+            self.write_checkpoint();
         }
     }
 
@@ -435,8 +441,8 @@ impl Follower {
     }
 
     /// Has a checkpoint written if one is due, or somebody waits for it.
-    fn write_checkpoint(&mut self, wanted: bool) {
-        let due = wanted
+    fn write_checkpoint(&mut self) {
+        let due = self.checkpoint.is_wanted
             || self.checkpoint.entries >= CHECKPOINT_ENTRIES
             || (self.checkpoint.entries > 0 && Instant::now() >= self.checkpoint.at);
         if !due || self.ledger.epoch == 0 || !self.shared.standing().takes_publishes() {
@@ -465,6 +471,7 @@ impl Checkpoint {
         Self {
             entries: 0,
             at: Instant::now() + after,
+            is_wanted: false,
         }
     }
 }

@@ -24,6 +24,7 @@ mod epochs;
 mod foreign;
 mod keys;
 mod lost;
+mod model;
 mod presence;
 mod seed;
 mod streams;
@@ -118,7 +119,7 @@ async fn nodes(journal: &MemoryJournal, count: usize) -> Vec<Node> {
 async fn settled(journal: &MemoryJournal, nodes: &[Node], not: u64) -> u64 {
     assert!(!nodes.is_empty());
     let first = &nodes[0];
-    within(SOON, "all nodes have the same", || {
+    let same = || {
         let epoch = first.epoch();
         epoch != 0
             && epoch != not
@@ -128,8 +129,13 @@ async fn settled(journal: &MemoryJournal, nodes: &[Node], not: u64) -> u64 {
                     && standing.applied == journal.last()
                     && node.epoch() == epoch
             })
-    })
-    .await;
+    };
+    let stand = || nodes.iter().map(|node| (node.epoch(), node.log.standing()));
+    let settling = within(SOON * 2, "all nodes have the same", same);
+    if timeout(SOON, settling).await.is_err() {
+        let stand: Vec<_> = stand().collect();
+        panic!("not the same, of {}, not {not}: {stand:#?}", journal.last());
+    }
     first.epoch()
 }
 
