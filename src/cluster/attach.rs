@@ -43,8 +43,8 @@ impl Follower {
             };
         }
         if ends.first > applied {
-            // Gone is what it has, and perhaps what it lacks.
-            let follows = ends.first == applied + 1 && self.may_follow(session, ends).await?;
+            // Gone is what it has, and perhaps what it lacks; or nothing is kept. What else follows might be another history.
+            let follows = ends.first == applied + 1 && ends.last == applied;
             return match follows {
                 true => Ok(session.tail(applied).await?),
                 false => self.begin_anew(session, ends).await,
@@ -65,16 +65,6 @@ impl Follower {
             Some(_) => Ok(session.tail(applied).await?),
             None => self.prove(session, ends).await,
         }
-    }
-
-    /// Whether the oldest entry that is kept, if any is, is of the epoch that this node knows.
-    async fn may_follow(&self, session: &dyn Session, ends: Ends) -> Result<bool, Fault> {
-        if ends.last < ends.first {
-            return Ok(true);
-        }
-        let next = session.read(ends.first).await?;
-        let next = next.and_then(|bytes| Entry::read(&bytes).ok());
-        Ok(next.is_some_and(|next| next.epoch == self.ledger.epoch))
     }
 
     /// Whether another entry stands there than this node has.
@@ -342,7 +332,10 @@ impl Follower {
                 };
                 match entry.body {
                     Body::Checkpoint(ledger, ancestors)
-                        if ledger.applied < at && ledger.applied + 1 >= first =>
+                        if ledger.applied < at
+                            && ledger.applied + 1 >= first
+                            // Else an epoch began while it was on its way.
+                            && ledger.epoch == entry.epoch =>
                     {
                         return self
                             .begin_after(session, ledger, ancestors, entry.time_ms)

@@ -206,6 +206,9 @@ async fn whatever_happens_nodes_end_alike() {
     let number = |name| environment::get(name).and_then(|text| text.parse().ok());
     let from = number("REPLICA_SEED").unwrap_or(0);
     let rounds = number("REPLICA_ROUNDS").unwrap_or(100);
+    if rounds == 1 {
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).with_ansi(false).init();
+    }
     for seed in from..from + rounds {
         let mut model = Model::new(seed).await;
         for _ in 0..30 {
