@@ -1,7 +1,10 @@
 //! What the tests of the log share: engines behind one trait, a clock that is turned by hand, short ways
 //! to make drafts and to read everything.
 
-use crate::support::journal::MemoryJournal;
+use crate::support::{
+    broker::{Kind, fresh_name, shared},
+    journal::MemoryJournal,
+};
 use std::{
     future::{Future, poll_fn},
     marker::PhantomData,
@@ -12,7 +15,11 @@ use std::{
     task::Poll,
 };
 use tidings::{
-    cluster::{Clocks, ReplicatedLog, journal::Journal},
+    cluster::{
+        Clocks, ReplicatedLog,
+        journal::{Journal, JournalOptions},
+        journal_at,
+    },
     cursor::Cursor,
     event::{Draft, Event, EventName, IdempotencyKey, OwnId},
     log::{
@@ -163,6 +170,44 @@ pub(crate) struct InMemory;
 impl Journals for InMemory {
     fn journal() -> Arc<dyn Journal> {
         Arc::new(MemoryJournal::new())
+    }
+}
+
+/// A journal of a name of its own in a broker that the tests share.
+fn on(kind: Kind) -> Arc<dyn Journal> {
+    let options = JournalOptions {
+        name: fresh_name(),
+        age_max_ms: 86_400_000,
+        bytes_max: 256 << 20, // 256 MiB
+        ca_file: None,
+        password: None,
+        redis_wait: 0,
+        nats_replicas: 1,
+    };
+    journal_at(&shared(kind).url(), &options).unwrap()
+}
+
+pub(crate) struct OnRedis;
+
+impl Journals for OnRedis {
+    fn journal() -> Arc<dyn Journal> {
+        on(Kind::Redis)
+    }
+}
+
+pub(crate) struct OnNats;
+
+impl Journals for OnNats {
+    fn journal() -> Arc<dyn Journal> {
+        on(Kind::Nats)
+    }
+}
+
+pub(crate) struct OnRabbitMq;
+
+impl Journals for OnRabbitMq {
+    fn journal() -> Arc<dyn Journal> {
+        on(Kind::RabbitMq)
     }
 }
 

@@ -24,6 +24,7 @@ macro_rules! on_each_broker {
 }
 
 mod broker_dies;
+mod epochs;
 mod load;
 mod nodes_die;
 mod rolling;

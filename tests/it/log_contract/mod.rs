@@ -1,9 +1,9 @@
 //! The laws of `EventLog`, each as a test that every engine runs.
 
 use crate::log_support::{
-    Engine, InMemory, ManualClock, Memory, NEW_YEAR, PAGE, Replicated, Sqlite, UNLIMITED, after,
-    append, draft, filter, full, join_all, kept, keyed, options, owned, put, replay, replay_in,
-    rule, start, try_append,
+    Engine, InMemory, ManualClock, Memory, NEW_YEAR, OnNats, OnRabbitMq, OnRedis, PAGE, Replicated,
+    Sqlite, UNLIMITED, after, append, draft, filter, full, join_all, kept, keyed, options, owned,
+    put, replay, replay_in, rule, start, try_append,
 };
 use std::{collections::HashSet, sync::Arc};
 use tidings::{
@@ -37,6 +37,27 @@ macro_rules! laws {
             $(#[tokio::test]
             async fn $name() {
                 super::$name::<super::Replicated<super::InMemory>>().await;
+            })*
+        }
+
+        mod redis {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name::<super::Replicated<super::OnRedis>>().await;
+            })*
+        }
+
+        mod nats {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name::<super::Replicated<super::OnNats>>().await;
+            })*
+        }
+
+        mod rabbitmq {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name::<super::Replicated<super::OnRabbitMq>>().await;
             })*
         }
     };

@@ -42,6 +42,12 @@ struct State {
 /// A copy of a journal's store.
 pub(crate) struct Saved(State);
 
+impl Saved {
+    pub(crate) fn last(&self) -> u64 {
+        self.0.last
+    }
+}
+
 impl MemoryJournal {
     pub(crate) fn new() -> Self {
         let state = State {

@@ -27,6 +27,8 @@ pub(crate) const EVERYTHING: &str = "load/**";
 /// Nodes of one cluster.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<HubProcess>,
+    /// Its name in the broker.
+    pub(crate) name: String,
 }
 
 /// A place in the log, and what stands there.
@@ -45,7 +47,7 @@ impl Cluster {
         let name = fresh_name();
         let config = format!("[cluster]\njournal = {url:?}\nname = {name:?}\n{more}");
         let nodes = (0..3).map(|_| HubProcess::start(&config)).collect();
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, name };
         cluster.until_ready().await;
         cluster
     }
@@ -169,7 +171,7 @@ pub(crate) async fn until_journal_down(node: &HubProcess) {
 }
 
 /// Publishes until it is acknowledged.
-async fn publish_soon(node: &HubProcess, topic: &str, data: &str) {
+pub(crate) async fn publish_soon(node: &HubProcess, topic: &str, data: &str) {
     let begun = Instant::now();
     let key = rand::random::<u64>().to_string();
     let mut tick = interval(Duration::from_millis(20));
