@@ -364,6 +364,7 @@ impl Follower {
                 time_ms: 0,
                 epoch: 0,
                 ancestors: Vec::new(),
+                keeps_keys: false,
             }],
             marks: Vec::new(),
             state: saved(&ledger),
@@ -390,6 +391,7 @@ impl Follower {
                 time_ms,
                 epoch,
                 ancestors,
+                keeps_keys: false,
             }],
             marks: bytes
                 .map(|bytes| (after, digest(&bytes)))
@@ -399,6 +401,7 @@ impl Follower {
         };
         self.apply_to(apply, ledger).await?;
         self.missed = false;
+        self.keys_from = at;
         self.shared.outbox.begin_epoch(epoch, at);
         self.leave_what_was_put_back(session).await?;
         tracing::info!(after, "begins after what the journal no longer has");

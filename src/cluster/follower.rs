@@ -14,7 +14,7 @@ use super::{
 };
 use crate::log::{
     AppendError, Outcome,
-    replica::{Apply, Change, Store},
+    replica::{Ancestor, Apply, Change, Store},
 };
 use bytes::{Bytes, BytesMut};
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -66,6 +66,8 @@ pub(super) struct Follower {
     pub(super) missed: bool,
     /// The epochs that it knew, if it has to because the journal is not the one that it knew.
     pub(super) parted_from: Vec<u64>,
+    /// It began after this position, and knows no keys from before.
+    pub(super) keys_from: u64,
     checkpoint: Checkpoint,
 }
 
@@ -123,6 +125,17 @@ impl Step {
         }
         self.landed.push((id, at, first..self.batches));
     }
+
+    /// This node cannot know what became of that entry's events elsewhere: it begins after it.
+    fn forget(&mut self, at: u64, ancestors: Vec<Ancestor>) {
+        self.apply.changes.push(Change::Begin {
+            at: position_after(at),
+            time_ms: self.ledger.time_ms,
+            epoch: self.ledger.epoch,
+            ancestors,
+            keeps_keys: true,
+        });
+    }
 }
 
 impl Follower {
@@ -134,6 +147,7 @@ impl Follower {
             odd_at: None,
             missed: false,
             parted_from: Vec::new(),
+            keys_from: 0,
             checkpoint: Checkpoint::next(),
         }
     }
@@ -322,7 +336,11 @@ impl Follower {
                     if let Body::Checkpoint(..) = entry.body {
                         self.checkpoint = Checkpoint::next();
                     }
+                    let undecided = self.is_undecided(&entry.body);
                     step.count(at, entry);
+                    if undecided {
+                        step.forget(at, self.shared.local.ancestors());
+                    }
                 }
                 _ => step.void.push(Id::of(&entry)),
             }
@@ -342,6 +360,18 @@ impl Follower {
             && entry.epoch != ledger.epoch
             && self.odd_at != Some(at)
             && !known(entry.epoch)
+    }
+
+    /// Whether what becomes of a record depends on keys from before this node began. Its writer looked before that, so it
+    /// was on its way then, and soon none are.
+    fn is_undecided(&self, body: &Body) -> bool {
+        let Body::Records(batches) = body else {
+            return false;
+        };
+        let has_key = |records: &Records| records.batch.drafts.iter().any(|one| one.key.is_some());
+        batches
+            .iter()
+            .any(|records| records.looked < self.keys_from && has_key(records))
     }
 
     /// The present epoch ends at that entry: what lies beyond the fork is dropped.

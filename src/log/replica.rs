@@ -86,6 +86,8 @@ pub enum Change {
         epoch: u64,
         /// Its ancestors.
         ancestors: Vec<Ancestor>,
+        /// Whether keys and marks stay: what is dropped is known, but not what became of it elsewhere.
+        keeps_keys: bool,
     },
 }
 

@@ -68,8 +68,14 @@ impl State {
                     time_ms,
                     epoch,
                     ancestors,
+                    keeps_keys,
                 } => {
                     self.send(std::mem::take(&mut group));
+                    if !keeps_keys {
+                        self.keys.clear();
+                        self.keys_by_age.clear();
+                        self.replica.marks.clear();
+                    }
                     self.begin(*at, *time_ms, *epoch, ancestors.clone());
                     self.send_group(&Group::cut(*epoch, *at));
                 }
@@ -139,9 +145,12 @@ impl State {
                 time_ms,
                 removal,
             },
+            keys: std::mem::take(&mut self.keys),
+            keys_by_age: std::mem::take(&mut self.keys_by_age),
             tails: std::mem::take(&mut self.tails),
             replica: Replica {
                 ancestors,
+                marks: std::mem::take(&mut self.replica.marks),
                 ..Replica::default()
             },
             ..Self::default()

@@ -136,7 +136,14 @@ impl Store {
                     time_ms,
                     epoch,
                     ancestors,
-                } => self.begin(*at, *time_ms, *epoch, ancestors)?,
+                    keeps_keys,
+                } => {
+                    if !keeps_keys {
+                        self.conn.execute("DELETE FROM keys", [])?;
+                        self.conn.execute("DELETE FROM marks", [])?;
+                    }
+                    self.begin(*at, *time_ms, *epoch, ancestors)?;
+                }
             }
             let before = std::mem::take(&mut appended.events);
             stored += before.len();
@@ -230,9 +237,8 @@ impl Store {
         epoch: u64,
         ancestors: &[Ancestor],
     ) -> rusqlite::Result<()> {
-        for table in ["events", "keys", "topics", "marks"] {
-            self.conn.execute(&format!("DELETE FROM {table}"), [])?;
-        }
+        self.conn.execute("DELETE FROM events", [])?;
+        self.conn.execute("DELETE FROM topics", [])?;
         let meta = &mut self.facts.meta;
         meta.epoch = epoch;
         meta.head = at;

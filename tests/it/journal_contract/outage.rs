@@ -11,6 +11,10 @@ const FOUND_OUT: Duration = Duration::from_secs(15);
 /// How long it takes at most until there is a session again, once the broker is back.
 const HEALED: Duration = Duration::from_secs(5);
 
+/// The same of several servers that have just agreed on who leads the stream: who leads the rest they agree on afterwards, and
+/// without that nobody can follow the stream anew.
+const SETTLED: Duration = Duration::from_secs(20);
+
 /// Keeps entries on their way through a session, until one fails.
 struct Load {
     writer: Writer,
@@ -170,10 +174,10 @@ impl Survivor {
     }
 
     /// Finds everything again that was acknowledged or seen, once it is there again.
-    async fn find(&mut self, journal: &dyn Journal) {
+    async fn find(&mut self, journal: &dyn Journal, within: Duration) {
         let mut writer = self.another();
-        let healed = timeout(HEALED, working(journal, &mut writer, 0)).await;
-        let healed = healed.unwrap_or_else(|_| panic!("not within {HEALED:?}"));
+        let healed = timeout(within, working(journal, &mut writer, 0)).await;
+        let healed = healed.unwrap_or_else(|_| panic!("not within {within:?}"));
         let all = healed.seen;
         let places: HashMap<_, _> = all.iter().map(|(p, bytes)| (bytes, *p)).collect();
         assert_eq!(places.len(), all.len(), "none is there twice");
@@ -200,7 +204,7 @@ laws! {
             let session = survivor.lose(&*journal, broker.kill()).await;
             is_lost(&*session).await;
             broker.restart().await;
-            survivor.find(&*journal).await;
+            survivor.find(&*journal, HEALED).await;
         }
     }
 
@@ -325,7 +329,7 @@ async fn three_nats_servers_lose_nothing_with_their_leader() {
             .await;
         // Two are enough, once they have agreed on a leader.
         cluster.leader("tidings_kill").await;
-        survivor.find(&*journal).await;
+        survivor.find(&*journal, SETTLED).await;
         cluster.restart().await;
     }
 }
@@ -343,7 +347,7 @@ async fn a_replica_that_was_waited_for_has_what_the_master_acknowledged() {
     is_lost(&*session).await;
     // Nobody is left to wait for.
     let alone = journal(Kind::Redis, &set.url(), &options("kill"));
-    survivor.find(&*alone).await;
+    survivor.find(&*alone, HEALED).await;
 }
 
 /// Else a failover would take back what a node has shown, and has acknowledged.

@@ -26,6 +26,7 @@ mod keys;
 mod lost;
 mod model;
 mod presence;
+mod seed;
 mod streams;
 mod trimmed;
 

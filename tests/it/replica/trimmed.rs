@@ -1,14 +1,65 @@
 //! A journal whose beginning is gone, and nodes that begin with nothing.
 
 use super::*;
-use crate::log_support::start;
-use tidings::log::{Loss, PageGap};
+use crate::log_support::{NEW_YEAR, keyed, start, try_append};
+use tidings::{
+    cluster::{
+        entry::{Body, Entry},
+        records::Records,
+    },
+    log::{Batch, Loss, Outcome, PageGap},
+};
 use tokio::time::Instant;
 
 const REMOVED: PageGap = PageGap {
     loss: Loss::Removed,
     missed: None,
 };
+
+/// A record with a key that was on its way when a node began: the others know an earlier one with it, and that node does not.
+#[tokio::test(start_paused = true)]
+async fn who_cannot_know_a_key_begins_after_it() {
+    let journal = MemoryJournal::new();
+    let mut nodes = nodes(&journal, 1).await;
+    append(&*nodes[0].log, vec![keyed("a", "0", "k")]).await;
+    publish(&nodes, 1..20).await;
+    let epoch = settled(&journal, &nodes, 0).await;
+    journal.trim(10);
+    nodes.push(Node::new(&journal).await);
+    settled(&journal, &nodes, 0).await;
+    publish(&nodes, 20..25).await;
+    settled(&journal, &nodes, 0).await;
+    let record = Entry {
+        epoch,
+        writer: 7,
+        number: 1,
+        time_ms: NEW_YEAR,
+        body: Body::Records(vec![Records {
+            looked: 0,
+            batch: Batch {
+                drafts: vec![keyed("a", "other", "k"), draft("a", "beside")],
+                all_or_nothing: false,
+            },
+        }]),
+    };
+    let at = journal.append_raw(&record.seal(0).bytes);
+    settled(&journal, &nodes, 0).await;
+    publish(&nodes, 25..30).await;
+    settled(&journal, &nodes, 0).await;
+    let all = nodes[0].kept().await;
+    assert!(!all.data().contains(&"other"), "its key is known");
+    let late = nodes[1].kept().await;
+    assert_eq!(late.data(), numbers(25..30));
+    assert_eq!(
+        seen(&late.events),
+        seen(&all.events[all.events.len() - 5..])
+    );
+    assert!(nodes[1].log.bounds().removed_to >= at << 16);
+    // From then on both know the same.
+    let again = append(&*nodes[1].log, vec![keyed("a", "30", "k2")]).await[0];
+    let same = try_append(&*nodes[0].log, vec![keyed("a", "30", "k2")]).await;
+    assert_eq!(same, Ok(vec![Outcome::Duplicate(again)]));
+}
 
 #[tokio::test(start_paused = true)]
 async fn who_begins_late_tells_of_what_it_cannot_know_and_agrees_on_the_rest() {
@@ -125,9 +176,7 @@ async fn a_newcomer_waits_for_others_that_live() {
     }
     let publishing = async {
         for n in 70..140 {
-            let _ =
-                crate::log_support::try_append(&*nodes[0].log, vec![draft("a", &n.to_string())])
-                    .await;
+            let _ = try_append(&*nodes[0].log, vec![draft("a", &n.to_string())]).await;
         }
     };
     publishing.await;
