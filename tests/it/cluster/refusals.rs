@@ -134,7 +134,10 @@ async fn what_somebody_else_made_is_named_and_left_alone() {
     until_ready(&hub).await;
     drop(hub);
     // It is as the hub made it, and a hub with other bounds does not change that.
-    let more = format!("{}journal_bytes_max = \"64MiB\"\n", config(&broker.url(), &name));
+    let more = format!(
+        "{}journal_bytes_max = \"64MiB\"\n",
+        config(&broker.url(), &name)
+    );
     let said = HubProcess::refused(&more);
     assert_says(&said, &["is there with other settings", "delete it"]);
     assert!(brokers::rabbitmq::connect(broker).await.is_ok());
