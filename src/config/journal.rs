@@ -40,7 +40,9 @@ impl fmt::Display for JournalUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
         // All before the last @ is the user part, even where a / in a password should have been written as %2F.
+        // No journal's URL has parameters: those that somebody gave it all the same may be secrets, too.
         let shown = rest.rsplit_once('@').map_or(rest, |(_, shown)| shown);
+        let shown = shown.split(['?', '#']).next().unwrap_or_default();
         write!(f, "{scheme}://{shown}")
     }
 }
@@ -108,6 +110,11 @@ mod tests {
             ("redis://:s3cret@host", "redis://host"),
             ("amqp://u:p@ss@host:5672/v", "amqp://host:5672/v"),
             ("nats://t0ken@a,u:p@b:4222", "nats://b:4222"),
+            ("redis://:s3/cr?e#t@host/2", "redis://host/2"),
+            (
+                "redis-sentinel://a,b/m?password=p",
+                "redis-sentinel://a,b/m",
+            ),
         ] {
             assert_eq!(JournalUrl::new(url).to_string(), shown);
             assert_eq!(format!("{:?}", JournalUrl::new(url)), shown);

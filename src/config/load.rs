@@ -197,7 +197,11 @@ impl Loaded {
                 origin,
                 key: key.to_owned(),
                 expected: format!("a table: [{key}] with keys below it"),
-                found: node.found(),
+                // Not as it is: `cluster = "redis://:password@host"` is such a mistake.
+                found: match node.text() {
+                    Some(_) => "a text".to_owned(),
+                    None => node.found(),
+                },
             });
         };
         for (name, line, node) in entries {

@@ -190,9 +190,13 @@ fn refused(text: &str) -> ConnectError {
 pub(super) fn unavailable(error: &lapin::Error) -> ConnectError {
     match error.kind() {
         ErrorKind::IOError(error) => unreachable(error),
-        // ACCESS_REFUSED: user or password; NOT_ALLOWED: virtual host, or the user in it.
+        // ACCESS_REFUSED: user or password, or what the user may not; NOT_ALLOWED: virtual host, or the user in it.
         ErrorKind::ProtocolError(said) if matches!(said.get_id(), 403 | 530) => {
-            ConnectError::Refused(text(error))
+            let said = text(error);
+            ConnectError::Refused(match said.contains("Login was refused") {
+                true => format!("the user or the password is wrong ({said})"),
+                false => said,
+            })
         }
         _ => ConnectError::Unavailable(text(error)),
     }

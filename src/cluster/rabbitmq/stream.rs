@@ -209,8 +209,9 @@ fn not_declared(error: &lapin::Error, what: &str, name: &ShortString) -> Connect
     match error.kind() {
         // PRECONDITION_FAILED
         ErrorKind::ProtocolError(code) if code.get_id() == 406 => ConnectError::Refused(format!(
-            "{what} {name} is there with other settings ({said}): \
-             configure those, or another cluster name, or delete it with all that it holds"
+            "{what} {name} is there with other settings ({said}): configure its bounds in cluster.journal_bytes_max \
+             and cluster.journal_age_max if it is a stream of Tidings, or another cluster.name; or delete it with all \
+             that it holds"
         )),
         // RESOURCE_LOCKED, COMMAND_INVALID, NOT_IMPLEMENTED
         ErrorKind::ProtocolError(code) if matches!(code.get_id(), 405 | 503 | 540) => {
