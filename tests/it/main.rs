@@ -15,6 +15,7 @@ mod chaos;
 mod cli;
 mod clients;
 mod cluster;
+mod cluster_config;
 mod cluster_example;
 mod config;
 mod crowd;
