@@ -46,7 +46,7 @@ on_each_broker! {
     }
 
     async fn a_node_slower_than_trimming_tells_its_readers_of_a_gap(kind: Kind) {
-        let cluster = Cluster::start(&shared(kind).url(), "journal_bytes_max = \"1MiB\"").await;
+        let cluster = Cluster::start(&shared(kind).url(), "journal_bytes_max = \"3MiB\"").await;
         let options = Options {
             readers: 30,
             wander: 0,
@@ -62,8 +62,8 @@ on_each_broker! {
         let node = &cluster.nodes[1];
         node.pause();
         let before: u64 = load.tally().acknowledged.iter().sum();
-        load.until("4 MiB more", |tally| {
-            tally.acknowledged.iter().sum::<u64>() >= before + 512
+        load.until("8 MiB more", |tally| {
+            tally.acknowledged.iter().sum::<u64>() >= before + 1_024
         })
         .await;
         node.resume();
