@@ -12,10 +12,14 @@ pub enum Encoding {
     Sse,
     /// The same, with the data in a JSON envelope on one line.
     SseEnvelope,
+    /// The envelope, and a newline: NDJSON.
+    Line,
+    /// The envelope, and a comma: several of them, but for the last comma, are the inside of a JSON array.
+    Item,
 }
 
 /// The number of [`Encoding`]s.
-pub const ENCODINGS: usize = 2;
+pub const ENCODINGS: usize = 4;
 
 /// Bytes of one thing in each [`Encoding`], made on first use.
 #[derive(Default)]
@@ -41,16 +45,27 @@ impl Encoding {
 
     /// Appends the event's bytes to `out`, keeping nothing.
     pub fn encode(self, event: &Event, out: &mut BytesMut) {
-        sse_head(event, out);
         match self {
-            Self::Sse => data_lines(&event.data, out),
+            Self::Sse => {
+                sse_head(event, out);
+                data_lines(&event.data, out);
+                out.put_u8(b'\n');
+            }
             Self::SseEnvelope => {
+                sse_head(event, out);
                 out.put_slice(b"data: ");
+                envelope(event, out);
+                out.put_slice(b"\n\n");
+            }
+            Self::Line => {
                 envelope(event, out);
                 out.put_u8(b'\n');
             }
+            Self::Item => {
+                envelope(event, out);
+                out.put_u8(b',');
+            }
         }
-        out.put_u8(b'\n');
     }
 }
 

@@ -1,5 +1,5 @@
-//! Control events: what the hub itself says in a stream. They are named `tidings.*`, have data, and but for
-//! `tidings.open` never an `id:`, which would move the reader's cursor.
+//! Control events: what the hub itself says in a stream, in whichever form. But for `open` they never have an id, which
+//! would move the reader's cursor.
 
 use crate::{
     cursor::Cursor,
@@ -9,11 +9,13 @@ use crate::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// A control event: its name without the `tidings.`, and its data.
+/// A control event.
 #[derive(Clone, Debug)]
 pub struct Control {
-    /// Such as `tidings.gap`.
+    /// Such as `gap`; as a Server-Sent Event it is `tidings.gap`.
     pub name: &'static str,
+    /// Where the reader is from now on.
+    pub id: Option<Cursor>,
     /// A JSON object.
     pub data: Value,
 }
@@ -29,7 +31,8 @@ impl Control {
             "missed": gap.missed,
         });
         Self {
-            name: "tidings.gap",
+            name: "gap",
+            id: None,
             data,
         }
     }
@@ -38,8 +41,20 @@ impl Control {
     #[must_use]
     pub fn close(reason: CloseReason) -> Self {
         Self {
-            name: "tidings.close",
+            name: "close",
+            id: None,
             data: json!({ "reason": reason.as_str() }),
+        }
+    }
+
+    /// The same, with when to come back: `{"reason","retry"}`, in milliseconds.
+    #[must_use]
+    pub fn close_for(reason: CloseReason, after: Duration) -> Self {
+        let retry_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            name: "close",
+            id: None,
+            data: json!({ "reason": reason.as_str(), "retry": retry_ms }),
         }
     }
 
@@ -47,7 +62,8 @@ impl Control {
     #[must_use]
     pub fn open(cursor: Cursor) -> Self {
         Self {
-            name: "tidings.open",
+            name: "open",
+            id: Some(cursor),
             data: json!({ "cursor": cursor.to_string() }),
         }
     }
@@ -56,7 +72,8 @@ impl Control {
     #[must_use]
     pub fn heartbeat(now_ms: u64) -> Self {
         Self {
-            name: "tidings.heartbeat",
+            name: "heartbeat",
+            id: None,
             data: json!({ "time": rfc3339(now_ms) }),
         }
     }

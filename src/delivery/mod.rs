@@ -2,5 +2,7 @@
 //! [`Subscription`](crate::fanout::Subscription); they never see an engine.
 
 pub mod control;
+pub mod form;
+pub mod page;
 pub mod silence;
-pub mod sse;
+pub mod stream;

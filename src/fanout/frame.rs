@@ -177,6 +177,17 @@ impl Chunk {
         }
     }
 
+    /// The bytes of its first events, so many of them.
+    #[must_use]
+    pub fn first_bytes(&self, encoding: Encoding, count: usize) -> Bytes {
+        let encoded = self.frame.encoded(encoding);
+        let end = match count {
+            0 => encoded.begin_of(self.known),
+            count => encoded.end_of(self.known + count - 1),
+        };
+        encoded.bytes.slice(encoded.begin_of(self.known)..end)
+    }
+
     /// Where its reader stands that has taken so many of its bytes.
     pub(super) fn cut(&self, encoding: Encoding, taken: usize) -> Cut {
         let encoded = self.frame.encoded(encoding);

@@ -212,34 +212,65 @@ impl Subscription {
             return Delivery::Gap(*gap);
         }
         loop {
-            let delivery = match &mut self.state {
-                State::Live(seat, token) => {
-                    if let Some(token) = token.take() {
-                        seat.give_back(token);
-                    }
-                    let sent = seat.frames.recv().await;
-                    self.received(sent)
-                }
-                State::Reading(_, page) => {
-                    let stretch = page.await;
-                    self.read(stretch)
-                }
-                State::Skipping(.., oldest) => {
-                    let oldest = oldest.await;
-                    self.skipped(oldest)
-                }
-                State::Parted(_, oldest) => {
-                    let oldest = oldest.await;
-                    self.parted(oldest)
-                }
-                State::Behind(_) => self.catch_up(),
-                State::Page(..) => self.hand_out_page(),
-                State::Next(..) => self.hand_out_frame(),
-                State::Ended => Some(Delivery::Stopped),
-            };
-            if let Some(delivery) = delivery {
+            if let Some(delivery) = self.step().await {
                 return delivery;
             }
+        }
+    }
+
+    /// The same of what the log has, without waiting for more: `None` once there is no more. Then
+    /// [`Subscription::cursor`] is where the log ended when this was called first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next_kept(&mut self) -> Option<Delivery> {
+        if let Some(gap) = self.gap.take() {
+            return Some(Delivery::Gap(*gap));
+        }
+        loop {
+            let delivery = match &mut self.state {
+                State::Live(..) => {
+                    // Of what it has not received yet the log has all.
+                    (self.state, self.at_head) = (State::Behind(None), false);
+                    None
+                }
+                State::Behind(_) if self.at_head => return None,
+                State::Behind(_) => self.catch_up(false),
+                _ => self.step().await,
+            };
+            if delivery.is_some() {
+                return delivery;
+            }
+        }
+    }
+
+    /// One step towards what comes next.
+    async fn step(&mut self) -> Option<Delivery> {
+        match &mut self.state {
+            State::Live(seat, token) => {
+                if let Some(token) = token.take() {
+                    seat.give_back(token);
+                }
+                let sent = seat.frames.recv().await;
+                self.received(sent)
+            }
+            State::Reading(_, page) => {
+                let stretch = page.await;
+                self.read(stretch)
+            }
+            State::Skipping(.., oldest) => {
+                let oldest = oldest.await;
+                self.skipped(oldest)
+            }
+            State::Parted(_, oldest) => {
+                let oldest = oldest.await;
+                self.parted(oldest)
+            }
+            State::Behind(_) => self.catch_up(true),
+            State::Page(..) => self.hand_out_page(),
+            State::Next(..) => self.hand_out_frame(),
+            State::Ended => Some(Delivery::Stopped),
         }
     }
 
@@ -271,8 +302,9 @@ impl Subscription {
         self.state = State::Behind(None);
     }
 
-    /// Finds what comes after the place: in the feed's recent frames, or in the log; or that the feed will send it.
-    fn catch_up(&mut self) -> Option<Delivery> {
+    /// Finds what comes after the place: in the feed's recent frames, or in the log; or that the feed will send it, if the
+    /// reader is to go live.
+    fn catch_up(&mut self, to_live: bool) -> Option<Delivery> {
         let hub = Arc::clone(&self.reader.hub);
         if hub.drain.is_cancelled() {
             self.state = State::Ended;
@@ -289,7 +321,7 @@ impl Subscription {
         let feed = &self.reader.feed;
         let position = here.position;
         let near = self.at_head || bounds.head.saturating_sub(position) <= NEAR_HEAD;
-        if seat.is_none() && (near || self.skip || feed.recent(here).is_some()) {
+        if to_live && seat.is_none() && (near || self.skip || feed.recent(here).is_some()) {
             *seat = Some(self.reader.sit().0);
         }
         if self.skip {

@@ -37,6 +37,19 @@ pub enum LagPolicy {
     Latest,
 }
 
+impl LagPolicy {
+    /// The policy of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "gap" => Some(Self::Gap),
+            "disconnect" => Some(Self::Disconnect),
+            "latest" => Some(Self::Latest),
+            _ => None,
+        }
+    }
+}
+
 /// Why the hub ends a stream and says so in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {

@@ -1,44 +1,122 @@
-//! `Accept`: whether an answer's type is among those that a client takes.
+//! Which form of an answer a client gets: what its URL says, else its `Accept`.
 
+use super::{
+    problem::{self, Problem},
+    query::Query,
+};
 use axum::http::{HeaderMap, header};
 
-/// Whether the client takes `kind/subtype`. Without an `Accept` it takes anything. Of the ranges that name the type,
-/// the most specific counts.
-pub(super) fn accepts(headers: &HeaderMap, kind: &str, subtype: &str) -> bool {
-    let mut best: Option<(u8, bool)> = None;
-    let mut any = false;
-    for value in headers.get_all(header::ACCEPT) {
-        let Ok(value) = value.to_str() else { continue };
-        for range in value.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let Some((k, s)) = parts.next().and_then(|name| name.split_once('/')) else {
-                continue;
-            };
-            any = true;
-            let specificity = match (
-                k.eq_ignore_ascii_case(kind),
-                s.eq_ignore_ascii_case(subtype),
-                k,
-                s,
-            ) {
-                (true, true, ..) => 3,
-                (true, _, _, "*") => 2,
-                (_, _, "*", "*") => 1,
-                _ => continue,
-            };
-            let weight =
-                parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-            let wanted = weight
-                .and_then(|q| q.parse::<f32>().ok())
-                .is_none_or(|q| q > 0.0);
-            if best.is_none_or(|(known, _)| specificity > known) {
-                best = Some((specificity, wanted));
-            }
+/// The forms in which a subscribe route answers, in the order in which they are preferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// A stream of Server-Sent Events.
+    Sse,
+    /// A stream of lines of JSON.
+    Lines,
+    /// One page of events as JSON.
+    Json,
+}
+
+impl Format {
+    const ALL: [Self; 3] = [Self::Sse, Self::Lines, Self::Json];
+
+    /// What a URL calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sse => "sse",
+            Self::Lines => "ndjson",
+            Self::Json => "json",
         }
     }
-    match best {
-        Some((_, wanted)) => wanted,
-        None => !any,
+
+    /// Its media type, as type and subtype.
+    fn media_type(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Sse => ("text", "event-stream"),
+            Self::Lines => ("application", "x-ndjson"),
+            Self::Json => ("application", "json"),
+        }
+    }
+
+    /// The form that a request asks for: by its `format`, else by its `Accept`.
+    pub(super) fn of(headers: &HeaderMap, query: &mut Query) -> Result<Self, Problem> {
+        let what = "`sse`, `ndjson` or `json`";
+        let named = query.take_as("format", what, |text| {
+            Self::ALL.into_iter().find(|format| format.name() == text)
+        })?;
+        match named.or_else(|| accepted(headers)) {
+            Some(format) => Ok(format),
+            None => Err(Problem::new(
+                &problem::ACCEPT,
+                "events come as text/event-stream, application/x-ndjson or application/json, all of which the Accept \
+                 header excludes",
+            )),
+        }
+    }
+}
+
+/// The highest quality wins, then the more specific range, then the order of the forms. Without an `Accept` anything is
+/// taken.
+fn accepted(headers: &HeaderMap) -> Option<Format> {
+    let ranges = headers.get_all(header::ACCEPT).iter();
+    let ranges: Vec<Range<'_>> = ranges
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(Range::parse)
+        .collect();
+    if ranges.is_empty() {
+        return Some(Format::Sse);
+    }
+    let mut best = None::<(f32, u8, Format)>;
+    for format in Format::ALL {
+        // Of the ranges that name a type, the most specific says its quality; of several such, the first.
+        let mut counts = None::<(u8, f32)>;
+        for range in &ranges {
+            if let Some(specificity) = range.names(format.media_type())
+                && counts.is_none_or(|(known, _)| specificity > known)
+            {
+                counts = Some((specificity, range.quality));
+            }
+        }
+        if let Some((specificity, quality)) = counts
+            && quality > 0.0
+            && best.is_none_or(|(q, s, _)| (quality, specificity) > (q, s))
+        {
+            best = Some((quality, specificity, format));
+        }
+    }
+    best.map(|(.., format)| format)
+}
+
+/// One range of an `Accept`.
+struct Range<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    quality: f32,
+}
+
+impl<'a> Range<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let (kind, subtype) = parts.next()?.split_once('/')?;
+        let weight =
+            parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let quality = weight.and_then(|q| q.trim().parse::<f32>().ok());
+        Some(Self {
+            kind,
+            subtype,
+            quality: quality.filter(|q| q.is_finite()).unwrap_or(1.0),
+        })
+    }
+
+    /// How specifically it names a type, if it does.
+    fn names(&self, (kind, subtype): (&str, &str)) -> Option<u8> {
+        match (self.kind, self.subtype) {
+            ("*", "*") => Some(1),
+            (k, "*") if k.eq_ignore_ascii_case(kind) => Some(2),
+            (k, s) if k.eq_ignore_ascii_case(kind) && s.eq_ignore_ascii_case(subtype) => Some(3),
+            _ => None,
+        }
     }
 }
 
@@ -47,32 +125,40 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
 
+    fn chosen(accept: &'static str) -> Option<Format> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        accepted(&headers)
+    }
+
     #[test]
-    fn the_most_specific_range_counts() {
-        let sse = |accept: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            accepts(&headers, "text", "event-stream")
-        };
-        assert!(accepts(&HeaderMap::new(), "text", "event-stream"));
-        for yes in [
-            "",
-            "*/*",
-            "text/*",
-            "Text/Event-Stream",
-            "image/png, */*;q=0.1",
-            "text/*;q=0, text/event-stream",
+    fn the_highest_quality_wins_then_the_more_specific_range_then_the_order() {
+        assert_eq!(accepted(&HeaderMap::new()), Some(Format::Sse));
+        for (accept, expected) in [
+            ("", Some(Format::Sse)),
+            ("*/*", Some(Format::Sse)),
+            ("text/*", Some(Format::Sse)),
+            ("Text/Event-Stream", Some(Format::Sse)),
+            ("image/png, */*;q=0.1", Some(Format::Sse)),
+            ("application/x-ndjson", Some(Format::Lines)),
+            ("application/*", Some(Format::Lines)),
+            ("application/json", Some(Format::Json)),
+            ("application/json, text/plain, */*", Some(Format::Json)),
+            ("application/json;q=0.5, */*;q=0.9", Some(Format::Sse)),
+            ("application/json, text/event-stream", Some(Format::Sse)),
+            (
+                "application/json, text/event-stream;q=0.9",
+                Some(Format::Json),
+            ),
+            ("text/event-stream;q=0, */*", Some(Format::Lines)),
+            ("*/*, text/event-stream; q=0.0", Some(Format::Lines)),
+            ("text/*;q=0, text/event-stream", Some(Format::Sse)),
+            ("application/json;charset=utf-8;Q=1", Some(Format::Json)),
+            ("text/*;q=0", None),
+            ("image/png", None),
+            ("application/xml", None),
         ] {
-            assert!(sse(yes), "{yes:?}");
-        }
-        for no in [
-            "image/png",
-            "text/html",
-            "text/event-stream;q=0",
-            "*/*, text/event-stream; q=0.0",
-            "text/*;q=0, */*",
-        ] {
-            assert!(!sse(no), "{no:?}");
+            assert_eq!(chosen(accept), expected, "{accept:?}");
         }
     }
 }

@@ -1,13 +1,15 @@
-//! What a hub that is full or going down answers. A streaming GET gets a stream that ends at once, with a time to come
-//! back: an error status would end an `EventSource` for ever. All else gets 503.
+//! What a hub that is full or going down answers. Who asks for Server-Sent Events gets a stream that ends at once, with a
+//! time to come back: an error status would end an `EventSource` for ever. All else gets 503.
 
 use super::{
     App,
+    accept::Format,
     problem::{self, Problem},
+    query::Query,
     socket::Connection,
     subscribe::stream_response,
 };
-use crate::{delivery::sse, fanout::CloseReason};
+use crate::{delivery::form::Form, fanout::CloseReason};
 use axum::{
     body::Body,
     extract::Request,
@@ -25,25 +27,28 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
     let reason = match () {
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
-        () if streams(request) && cannot_serve(app) => CloseReason::NotReady,
+        () if reads(request) && cannot_serve(app) => CloseReason::NotReady,
         () => return None,
     };
     let (version, path) = (request.version(), request.uri().path());
     if path == "/healthz" {
         return None;
     }
-    let mut response = match (streams(request), reason) {
-        (true, _) => stream_response(Body::from(sse::turned_away(
-            reason,
-            app.streams.drain_retry,
-        ))),
-        (false, CloseReason::Draining) => Problem::new(
-            &problem::DRAINING,
-            "try again after the Retry-After time, here or on another node",
-        )
-        .into_response(),
-        (false, _) => Problem::new(&problem::OVERLOADED, "try again after the Retry-After time")
-            .into_response(),
+    let retry = "try again after the Retry-After time";
+    let mut response = match reason {
+        _ if streams(request) => {
+            let all = Form::turned_away(reason, app.streams.come_back());
+            stream_response(Form::Sse, Body::from(all))
+        }
+        CloseReason::Draining => {
+            let detail = format!("{retry}, here or on another node");
+            Problem::new(&problem::DRAINING, detail).into_response()
+        }
+        CloseReason::NotReady => {
+            let detail = format!("{retry}, here or on another node");
+            Problem::new(&problem::NOT_READY, detail).into_response()
+        }
+        _ => Problem::new(&problem::OVERLOADED, retry).into_response(),
     };
     if version < Version::HTTP_2 {
         response
@@ -53,7 +58,14 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
     Some(response)
 }
 
+/// Whether it wants events as `EventSource` does.
 fn streams(request: &Request) -> bool {
+    let format = || Format::of(request.headers(), &mut Query::parse(request.uri().query()));
+    reads(request) && matches!(format(), Ok(Format::Sse))
+}
+
+/// Whether it wants events.
+fn reads(request: &Request) -> bool {
     let path = request.uri().path();
     let topic = path.starts_with("/topics/") && !path.ends_with("/presence");
     request.method() == Method::GET && (path == "/events" || topic)

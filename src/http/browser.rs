@@ -11,6 +11,14 @@ use axum::{
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+/// The headers of answers that scripts may read.
+const EXPOSED: [HeaderName; 4] = [
+    header::RETRY_AFTER,
+    header::LINK,
+    header::ETAG,
+    HeaderName::from_static("preference-applied"),
+];
+
 /// The rules, from the configuration.
 pub(super) struct Rules {
     hosts: HashSet<String>,
@@ -45,8 +53,10 @@ impl Rules {
                 header::CONTENT_TYPE,
                 header::AUTHORIZATION,
                 header::CACHE_CONTROL,
+                header::IF_NONE_MATCH,
+                HeaderName::from_static("prefer"),
             ])
-            .expose_headers([header::RETRY_AFTER])
+            .expose_headers(EXPOSED)
             .max_age(Duration::from_secs(600))
             .vary([header::ACCEPT, header::ORIGIN])
     }
@@ -69,7 +79,7 @@ pub(super) fn tell_caches(headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("accept, origin"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("retry-after"),
+        HeaderValue::from_static("retry-after,link,etag,preference-applied"),
     );
 }
 

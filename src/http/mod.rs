@@ -12,6 +12,7 @@ pub mod listener;
 mod ndjson;
 mod outcome;
 mod pages;
+mod poll;
 pub mod problem;
 mod publish;
 mod query;
@@ -19,12 +20,13 @@ mod refusal;
 mod results;
 mod socket;
 mod stall;
+mod start;
 mod subscribe;
 
 use crate::{
     cluster::ReplicatedLog,
     config::Config,
-    delivery::{silence::Silences, sse},
+    delivery::{silence::Silences, stream},
     fanout::Hub,
     ingest::{Bounds, Ingest},
     log::Clock,
@@ -46,7 +48,7 @@ pub struct App {
     hub: Arc<Hub>,
     cluster: Option<Arc<ReplicatedLog>>,
     ingest: Ingest,
-    streams: Arc<sse::Settings>,
+    streams: Arc<stream::Settings>,
     filters_max: usize,
     body_timeout: Duration,
     write_timeout: Duration,
@@ -73,7 +75,7 @@ impl App {
             batch_events_max: size(config.publish.batch_events_max),
             batch_bytes_max: size(config.publish.batch_bytes_max),
         };
-        let streams = sse::Settings {
+        let streams = stream::Settings {
             retry: config.subscribe.retry,
             silences,
             drain_retry: (

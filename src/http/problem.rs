@@ -50,8 +50,8 @@ kinds! {
         "Publish with POST /topics/{topic} or POST /publish; subscribe with GET /topics/{topic} or GET /events?topic=…";
     METHOD = METHOD_NOT_ALLOWED "method-not-allowed" "the path does not take that method"
         "The Allow header says which it takes.";
-    ACCEPT = NOT_ACCEPTABLE "not-acceptable" "the stream has no such form"
-        "Streams are text/event-stream. Send that, or `*/*`, or no Accept header at all.";
+    ACCEPT = NOT_ACCEPTABLE "not-acceptable" "events do not come in such a form"
+        "Events come as text/event-stream, application/x-ndjson or application/json. Send one of these, or `*/*`, or no Accept header at all; or say `format=sse`, `ndjson` or `json` in the URL, which counts before the header.";
     BODY_TIMEOUT = REQUEST_TIMEOUT "body-timeout" "the body did not arrive in time"
         "Between two parts of a body at most `server.body_timeout` may pass.";
     HEAD_TOO_LARGE = REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large" "the request's first line and headers are too large"
@@ -80,6 +80,8 @@ kinds! {
         "The events were certainly not stored. Try again after the Retry-After time.";
     OVERLOADED = SERVICE_UNAVAILABLE "overloaded" "the hub has too many connections"
         "Try again after the Retry-After time. The bound is `server.connections_max`.";
+    NOT_READY = SERVICE_UNAVAILABLE "not-ready" "the node cannot serve readers now"
+        "A node of a cluster that has nothing of the journal yet, that is behind a reader, or that cannot read the journal any more. Try again after the Retry-After time, on this node or another.";
     DRAINING = SERVICE_UNAVAILABLE "draining" "the hub is going down"
         "Try again after the Retry-After time, on this node or another.";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "the hub has a bug"

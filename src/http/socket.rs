@@ -1,7 +1,7 @@
 //! A connection's socket as hyper sees it, and what its streams need to know of it.
 
 use super::{refusal, stall};
-use crate::delivery::sse::SseStream;
+use crate::delivery::stream::EventStream;
 use axum::{body::Body, http::Version};
 use bytes::{Buf, Bytes};
 use hyper_util::rt::TokioIo;
@@ -34,7 +34,7 @@ pub(super) struct Connection {
     pub(super) overloaded: bool,
     /// Whether a stream is taken from here, rather than out of the answer's body.
     takes_streams: bool,
-    stream: Mutex<Option<SseStream>>,
+    stream: Mutex<Option<EventStream>>,
     /// How often all that was to be sent was taken by the socket.
     flushes: AtomicU64,
     flushed: Notify,
@@ -67,7 +67,7 @@ impl Connection {
 
     /// A body for a stream that lasts. In HTTP/2 flow control and the stream's send buffer bound what is unsent, and
     /// [`stall`] how long; in HTTP/1 the stream has the connection for itself, and waits here for the socket.
-    pub(super) fn stream_body(self: &Arc<Self>, stream: SseStream, version: Version) -> Body {
+    pub(super) fn stream_body(self: &Arc<Self>, stream: EventStream, version: Version) -> Body {
         if self.takes_streams {
             *self.slot() = Some(stream.paced());
             // Of no known size, so that nobody on the way out takes it for an empty answer.
@@ -98,11 +98,11 @@ impl Connection {
     }
 
     /// The stream of the answer that was given last, if it is one.
-    pub(super) fn take_stream(&self) -> Option<SseStream> {
+    pub(super) fn take_stream(&self) -> Option<EventStream> {
         self.slot().take()
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<SseStream>> {
+    fn slot(&self) -> MutexGuard<'_, Option<EventStream>> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

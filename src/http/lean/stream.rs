@@ -2,7 +2,7 @@
 //! there are many of them and most are idle. What only a slow reader needs is allocated when one is slow.
 
 use super::{chunks::Chunks, send};
-use crate::{delivery::sse::SseStream, http::listener::Listener};
+use crate::{delivery::stream::EventStream, http::listener::Listener};
 use bytes::{Buf, Bytes};
 use std::{
     future::{Future, poll_fn},
@@ -16,7 +16,7 @@ use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, task::coop};
 
 /// A stream whose answer has not begun.
 pub(in crate::http) struct Opened {
-    pub(super) stream: SseStream,
+    pub(super) stream: EventStream,
     pub(super) chunks: Chunks,
     /// The head of the answer.
     pub(super) head: Vec<u8>,
@@ -28,7 +28,7 @@ const FIRST_BYTES_MAX: usize = 2 << 10; // 2 KiB
 /// A stream that has a connection.
 pub(in crate::http) struct Streaming {
     tcp: TcpStream,
-    stream: SseStream,
+    stream: EventStream,
     chunks: Chunks,
     /// Deadlines, and the end of all.
     door: Arc<Listener>,
@@ -229,14 +229,14 @@ mod tests {
         size_of::<F>()
     }
 
-    fn size_of_next<'a, F: Future>(_: fn(&'a mut SseStream) -> F) -> usize {
+    fn size_of_next<'a, F: Future>(_: fn(&'a mut EventStream) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn a_stream_holds_next_to_nothing_beside_itself() {
         let task = size_of_future(Streaming::run);
-        let stream = size_of::<SseStream>() + size_of_next(SseStream::next);
+        let stream = size_of::<EventStream>() + size_of_next(EventStream::next);
         let beside = task - stream;
         assert!(
             beside < 256,

@@ -1,23 +1,18 @@
-//! Server-Sent Events over a subscription.
-//!
-//! Comments, keepalives and the hub's `retry:` are single lines that end in one LF and never have a blank line
-//! after them: several popular clients dispatch an empty message at any blank line.
+//! The body of a stream over a subscription: what is said, and when. How it is put is its [`Form`]'s.
 
 use super::{
     control::{Control, jittered},
+    form::Form,
     silence::{Silence, Silences},
 };
 use crate::{
-    cursor::Cursor,
-    encoding::Encoding,
-    fanout::{Begin, Chunk, CloseReason, Delivery, Hub, LagPolicy, Subscription},
+    fanout::{Begin, Chunk, Delivery, Hub, LagPolicy, Subscription},
     log::{BoxFuture, Clock},
     topic::Filter,
 };
 use bytes::Bytes;
 use std::{
     convert::Infallible,
-    fmt::Write as _,
     future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
@@ -39,9 +34,9 @@ pub struct Request {
     pub requested: String,
     /// What happens if it is too slow.
     pub lag: LagPolicy,
-    /// Plain data or envelopes.
-    pub encoding: Encoding,
-    /// How often a `tidings.heartbeat` comes, if at all.
+    /// How events are put, and with that all that the hub says itself.
+    pub form: Form,
+    /// How often a heartbeat comes, if at all.
     pub heartbeat: Option<Duration>,
     /// What says where the stream begins.
     pub opening: Opening,
@@ -54,17 +49,17 @@ pub enum Opening {
     Silent,
     /// A block of only `id:`, which `EventSource` takes without firing anything.
     IdOnly,
-    /// A `tidings.open` event.
+    /// A control event, [`Control::open`].
     Event,
 }
 
 /// What all streams of a hub have in common.
 pub struct Settings {
-    /// The `retry:` that each stream begins with.
+    /// How long a reader is told to wait before it comes back.
     pub retry: Duration,
-    /// The longest silence; a comment ends it.
+    /// The longest silence; a keepalive ends it.
     pub silences: Arc<Silences>,
-    /// The bounds of the jittered `retry:` of a stream that the hub ends.
+    /// The bounds of the time, at random, after which the readers of a stream that the hub ends are to come back.
     pub drain_retry: (Duration, Duration),
     /// Cancelled when the hub goes down.
     pub drain: CancellationToken,
@@ -72,10 +67,19 @@ pub struct Settings {
     pub clock: Clock,
 }
 
+impl Settings {
+    /// When the readers of a stream that the hub ends are to come back.
+    #[must_use]
+    pub fn come_back(&self) -> Duration {
+        let (min, max) = self.drain_retry;
+        jittered(min, max)
+    }
+}
+
 /// One stream, pulled piece by piece by whatever writes it.
-pub struct SseStream {
+pub struct EventStream {
     settings: Arc<Settings>,
-    encoding: Encoding,
+    form: Form,
     silence: Silence,
     heartbeat: Option<Box<Heartbeat>>,
     phase: Phase,
@@ -100,15 +104,15 @@ enum Last {
     Own(Bytes),
 }
 
-impl SseStream {
-    /// A stream that begins with its first [`SseStream::next`].
+impl EventStream {
+    /// A stream that begins with its first [`EventStream::next`].
     #[must_use]
     pub fn new(hub: Arc<Hub>, request: Request, settings: Arc<Settings>) -> Self {
         let heartbeat = request
             .heartbeat
             .map(|every| Box::new(Heartbeat::new(every)));
         Self {
-            encoding: request.encoding,
+            form: request.form,
             silence: Silence::new(&settings.silences),
             heartbeat,
             phase: Phase::New(Box::new(request), hub),
@@ -136,7 +140,7 @@ impl SseStream {
         self.silence.begin();
         Some(match piece {
             Piece::Events(chunk) => {
-                let bytes = chunk.bytes(self.encoding);
+                let bytes = chunk.bytes(self.form.encoding());
                 self.last = Some(Last::Chunk(chunk));
                 bytes
             }
@@ -152,9 +156,9 @@ impl SseStream {
     pub fn behind(&mut self, written: usize) -> Bytes {
         match (self.last.take(), &mut self.phase) {
             (Some(Last::Chunk(chunk)), Phase::Open(subscription)) => {
-                subscription.behind(&chunk, self.encoding, written)
+                subscription.behind(&chunk, self.form.encoding(), written)
             }
-            (Some(Last::Chunk(chunk)), _) => chunk.bytes(self.encoding).split_off(written),
+            (Some(Last::Chunk(chunk)), _) => chunk.bytes(self.form.encoding()).split_off(written),
             (Some(Last::Own(mut bytes)), _) => {
                 self.stalled();
                 bytes.split_off(written)
@@ -195,7 +199,7 @@ impl SseStream {
                             continue;
                         }
                         Ok(None) => Delivery::Stopped,
-                        Err(due) => return Some(due.piece(&self.settings)),
+                        Err(due) => return Some(due.piece(self.form, &self.settings)),
                     }
                 }
                 Phase::Opening(..) => match self.opening() {
@@ -207,21 +211,21 @@ impl SseStream {
                     let delivery = or_due(next, &mut self.silence, &mut self.heartbeat);
                     match delivery.await {
                         Ok(delivery) => delivery,
-                        Err(due) => return Some(due.piece(&self.settings)),
+                        Err(due) => return Some(due.piece(self.form, &self.settings)),
                     }
                 }
                 Phase::Ended => return None,
             };
             return Some(match delivery {
                 Delivery::Events(chunk) => Piece::Events(chunk),
-                Delivery::Gap(gap) => Piece::Own(control(&Control::gap(&gap), None)),
+                Delivery::Gap(gap) => Piece::Own(self.form.control(&Control::gap(&gap))),
                 Delivery::Close(reason) => {
                     self.phase = Phase::Ended;
-                    Piece::Own(control(&Control::close(reason), None))
+                    Piece::Own(self.form.control(&Control::close(reason)))
                 }
                 Delivery::Stopped => {
                     self.phase = Phase::Ended;
-                    Piece::Own(Bytes::from(retry_line(self.settings.drain_retry)))
+                    Piece::Own(self.form.later(self.settings.come_back()))
                 }
             });
         }
@@ -244,10 +248,7 @@ impl SseStream {
                 Phase::Starting(Box::pin(start), opening)
             }
         };
-        let retry_ms = self.settings.retry.as_millis();
-        Some(Piece::Own(Bytes::from(format!(
-            "retry: {retry_ms}\n: tidings\n"
-        ))))
+        Some(Piece::Own(self.form.hello(self.settings.retry)))
     }
 
     /// First the gap: a reader cut off after the cursor would not come back to be told.
@@ -259,7 +260,7 @@ impl SseStream {
         };
         if let Some(gap) = subscription.take_start_gap() {
             self.phase = Phase::Opening(subscription, opening);
-            return Some(Piece::Own(control(&Control::gap(&gap), None)));
+            return Some(Piece::Own(self.form.control(&Control::gap(&gap))));
         }
         if self.paced {
             subscription.pace();
@@ -268,8 +269,8 @@ impl SseStream {
         self.phase = Phase::Open(subscription);
         match opening {
             Opening::Silent => None,
-            Opening::IdOnly => Some(Piece::Own(Bytes::from(format!("id: {cursor}\n\n")))),
-            Opening::Event => Some(Piece::Own(control(&Control::open(cursor), Some(cursor)))),
+            Opening::IdOnly => Some(Piece::Own(Form::id_only(cursor))),
+            Opening::Event => Some(Piece::Own(self.form.control(&Control::open(cursor)))),
         }
     }
 }
@@ -310,27 +311,6 @@ fn or_due<F: Future + ?Sized>(
     })
 }
 
-/// All that a stream gets from a hub that cannot serve it now. (An error status would end an `EventSource` for ever.)
-#[must_use]
-pub fn turned_away(reason: CloseReason, drain_retry: (Duration, Duration)) -> Bytes {
-    let mut text = retry_line(drain_retry).into_bytes();
-    text.extend_from_slice(&control(&Control::close(reason), None));
-    text.into()
-}
-
-fn retry_line((min, max): (Duration, Duration)) -> String {
-    format!("retry: {}\n", jittered(min, max).as_millis())
-}
-
-fn control(control: &Control, id: Option<Cursor>) -> Bytes {
-    let mut text = format!("event: {}\n", control.name);
-    if let Some(id) = id {
-        let _ = writeln!(text, "id: {id}");
-    }
-    let _ = write!(text, "data: {}\n\n", control.data);
-    text.into()
-}
-
 #[derive(Clone, Copy)]
 enum Due {
     Keepalive,
@@ -338,15 +318,15 @@ enum Due {
 }
 
 impl Due {
-    fn piece(self, settings: &Settings) -> Piece {
+    fn piece(self, form: Form, settings: &Settings) -> Piece {
         Piece::Own(match self {
-            Self::Keepalive => Bytes::from_static(b":\n"),
-            Self::Heartbeat => control(&Control::heartbeat(settings.clock.now_ms()), None),
+            Self::Keepalive => form.keepalive(),
+            Self::Heartbeat => form.control(&Control::heartbeat(settings.clock.now_ms())),
         })
     }
 }
 
-/// When the next `tidings.heartbeat` comes.
+/// When the next heartbeat comes.
 struct Heartbeat {
     every: Duration,
     sleep: Pin<Box<Sleep>>,

@@ -1,0 +1,275 @@
+//! Events as a JSON page: polling, and long polling.
+
+use super::{
+    App,
+    problem::{self, Problem},
+    query::Query,
+    start,
+};
+use crate::{
+    cursor::Cursor,
+    delivery::{
+        control::Control,
+        page::{Limits, Page},
+    },
+    fanout::{Begin, LagPolicy, Subscription},
+    log::Start,
+    topic::Filter,
+};
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    response::Response,
+};
+use percent_encoding::percent_decode_str;
+use sha2::{Digest, Sha256};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+/// The parameters of a page.
+pub(super) const PARAMETERS: &[&str] = &["limit", "wait"];
+
+/// Events on a page, unless its reader wants fewer.
+const EVENTS: usize = 100;
+
+/// The most on a page, whatever its reader wants.
+const EVENTS_MAX: usize = 1_000;
+const BYTES_MAX: usize = 4 << 20; // 4 MiB
+
+/// The longest that a request may wait.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What is asked of a page.
+pub(super) struct Asked {
+    limit: usize,
+    wait: Duration,
+    /// The header that says so, if it was one, to be told that it is followed.
+    prefers: bool,
+}
+
+impl Asked {
+    pub(super) fn of(headers: &HeaderMap, query: &mut Query) -> Result<Self, Problem> {
+        let limit = limit(query)?;
+        let what = format!("a number of seconds from 0 to {}", WAIT_MAX.as_secs());
+        let wait = query.take_as("wait", &what, |text| {
+            let wait = Duration::from_secs(text.parse().ok()?);
+            (wait <= WAIT_MAX).then_some(wait)
+        })?;
+        let preferred = preferred_wait(headers).filter(|_| wait.is_none());
+        Ok(Self {
+            limit,
+            wait: wait.or(preferred).unwrap_or_default(),
+            prefers: preferred.is_some(),
+        })
+    }
+}
+
+/// How many events a page is to have at most.
+pub(super) fn limit(query: &mut Query) -> Result<usize, Problem> {
+    let what = format!("a number of events from 1 to {EVENTS_MAX}");
+    let limit = query.take_as("limit", &what, |text| {
+        let limit = text.parse().ok()?;
+        (1..=EVENTS_MAX).contains(&limit).then_some(limit)
+    })?;
+    Ok(limit.unwrap_or(EVENTS))
+}
+
+/// `Prefer: wait=30`: a wish, so that more than there is at most means the most.
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("prefer").iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    let mut wishes = values.flat_map(|value| value.split([',', ';']));
+    let seconds = wishes.find_map(|wish| {
+        let (name, value) = wish.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        let named = name.trim().eq_ignore_ascii_case("wait");
+        named.then(|| value.parse::<u32>().ok()).flatten()
+    })?;
+    Some(Duration::from_secs(seconds.into()).min(WAIT_MAX))
+}
+
+/// Answers with a page.
+pub(super) async fn answer(
+    app: &App,
+    parts: &Parts,
+    filter: Filter,
+    start: Option<start::Asked>,
+    asked: &Asked,
+) -> Result<Response, Problem> {
+    let wait = match parts.method {
+        Method::HEAD => Duration::ZERO,
+        _ => asked.wait,
+    };
+    let page = page(app, filter, start, asked.limit, wait).await?;
+    let tag = tag(&page);
+    let known = parts.headers.get_all(header::IF_NONE_MATCH);
+    let mut response = if known.iter().any(|known| names(known, &tag)) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let mut response = Response::new(Body::from(json(&page)));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-cache"),
+    );
+    let next = next_link(parts.uri.query().unwrap_or_default(), page.cursor);
+    let mut tell = |name, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    };
+    tell(header::LINK, next);
+    tell(header::ETAG, tag);
+    if asked.prefers {
+        let applied = format!("wait={}", asked.wait.as_secs());
+        tell(
+            header::HeaderName::from_static("preference-applied"),
+            applied,
+        );
+    }
+    Ok(response)
+}
+
+/// What there is from a start on, or the newest.
+pub(super) async fn page(
+    app: &App,
+    filter: Filter,
+    start: Option<start::Asked>,
+    limit: usize,
+    wait: Duration,
+) -> Result<Page, Problem> {
+    let (begin, requested) = match start {
+        None => (Begin::Log(Start::Tail(limit)), String::new()),
+        // What was published before the request is not to come.
+        Some((Begin::Live, requested)) => {
+            let bounds = app.hub.log().bounds();
+            let head = Cursor {
+                epoch: bounds.epoch,
+                position: bounds.head,
+            };
+            (Begin::Log(Start::Cursor(head)), requested)
+        }
+        Some(start) => start,
+    };
+    let limits = Limits {
+        events_max: limit,
+        bytes_max: BYTES_MAX,
+    };
+    let filter = Arc::new(filter);
+    let taken = async {
+        let start = Subscription::start(&app.hub, &filter, begin, requested, LagPolicy::Gap);
+        Page::take(&mut start.await, limits, wait).await
+    };
+    taken.await.map_err(|_| {
+        let detail = "the node is going down, or has not got as far as this reader yet; try again, here or elsewhere";
+        Problem::new(&problem::NOT_READY, detail)
+    })
+}
+
+fn json(page: &Page) -> Vec<u8> {
+    let mut out = b"{\"events\":[".to_vec();
+    page.put_items(&mut out);
+    let gap = match &page.gap {
+        Some(gap) => Control::gap(gap).data.to_string(),
+        None => "null".to_owned(),
+    };
+    let (cursor, more) = (page.cursor, page.more);
+    let end = format!("],\"cursor\":\"{cursor}\",\"more\":{more},\"gap\":{gap}}}\n");
+    out.extend_from_slice(end.as_bytes());
+    out
+}
+
+/// A weak tag: the same for pages that differ only in their cursors. An id stands for its event, which never changes.
+fn tag(page: &Page) -> String {
+    let mut hash = Sha256::new();
+    for event in page.events() {
+        hash.update(event.cursor.epoch.to_le_bytes());
+        hash.update(event.cursor.position.to_le_bytes());
+    }
+    let gap = page.gap.as_ref().map(|gap| Control::gap(gap).data);
+    hash.update(format!("{} {gap:?}", page.more));
+    let mut tag = String::from("W/\"");
+    for byte in &hash.finalize()[..12] {
+        let _ = write!(tag, "{byte:02x}");
+    }
+    tag + "\""
+}
+
+/// Whether an `If-None-Match` names a tag, compared weakly.
+fn names(known: &HeaderValue, tag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let known = known.to_str().unwrap_or_default();
+    known.trim() == "*" || known.split(',').any(|known| opaque(known) == opaque(tag))
+}
+
+/// The same URL with another start, relative, so that it is right behind any proxy.
+fn next_link(query: &str, cursor: Cursor) -> String {
+    let mut link = String::from("<?");
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        if !start::PARAMETERS.contains(&&*name) {
+            // What a URL may not have between angle brackets was refused, or is escaped here.
+            link.push_str(&pair.replace('<', "%3C").replace('>', "%3E"));
+            link.push('&');
+        }
+    }
+    let _ = write!(link, "after={cursor}>; rel=\"next\"");
+    link
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_has_the_same_url_with_another_start() {
+        let cursor = Cursor {
+            epoch: 0xfeed,
+            position: 7,
+        };
+        for (query, expected) in [
+            ("", "<?after=feed-7>; rel=\"next\""),
+            (
+                "topic=a%2Fb&tail=3&limit=2&since=1h",
+                "<?topic=a%2Fb&limit=2&after=feed-7>; rel=\"next\"",
+            ),
+            (
+                "last_event_id=a-1&%61fter=b-2&_x=<1>&wait=5",
+                "<?_x=%3C1%3E&wait=5&after=feed-7>; rel=\"next\"",
+            ),
+        ] {
+            assert_eq!(next_link(query, cursor), expected);
+        }
+    }
+
+    #[test]
+    fn a_wish_to_wait_is_read_among_others() {
+        let wait = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("prefer", HeaderValue::from_static(value));
+            preferred_wait(&headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait("wait=30"), Some(30));
+        assert_eq!(wait("respond-async, Wait = \"5\"; foo"), Some(5));
+        assert_eq!(wait("wait=3600"), Some(60));
+        assert_eq!(wait("wait=-1"), None);
+        assert_eq!(wait("wait"), None);
+    }
+
+    #[test]
+    fn tags_are_compared_weakly() {
+        let names = |known: &'static str| names(&HeaderValue::from_static(known), "W/\"a1\"");
+        for yes in ["W/\"a1\"", "\"a1\"", "*", "\"b\", W/\"a1\""] {
+            assert!(names(yes), "{yes}");
+        }
+        for no in ["", "\"b\"", "a1", "W/\"a\""] {
+            assert!(!names(no), "{no}");
+        }
+    }
+}
