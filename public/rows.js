@@ -17,12 +17,14 @@ export class Rows {
   #waiting = [];
   #timer;
   #painted = 0;
+  #max;
   paused = false;
 
   /** `onChange` is called after each paint, and when a row waits while paused. */
-  constructor(list, onChange) {
+  constructor(list, onChange, max = ROWS_MAX) {
     this.#list = list;
     this.#onChange = onChange;
+    this.#max = max;
   }
 
   get size() {
@@ -37,7 +39,7 @@ export class Rows {
   /** `make` builds the row, and only if it will be painted. */
   add(make) {
     this.#waiting.push(make);
-    if (this.#waiting.length > ROWS_MAX) this.#waiting.shift();
+    if (this.#waiting.length > this.#max) this.#waiting.shift();
     if (this.paused) return this.#onChange();
     const due = this.#painted + PAINT_EVERY_MS - performance.now();
     this.#timer ??= setTimeout(() => this.#paint(), Math.max(0, due));
@@ -62,7 +64,7 @@ export class Rows {
     const rows = this.#waiting.reverse().map((make) => make());
     this.#waiting = [];
     this.#list.prepend(...rows);
-    while (this.#list.childElementCount > ROWS_MAX) this.#list.lastElementChild.remove();
+    while (this.#list.childElementCount > this.#max) this.#list.lastElementChild.remove();
     this.#onChange();
   }
 }

@@ -12,6 +12,8 @@ pub enum Encoding {
     Sse,
     /// The same, with the data in a JSON envelope on one line.
     SseEnvelope,
+    /// The same without the event's name, so that one listener gets events of all names.
+    SseMessage,
     /// The envelope, and a newline: NDJSON.
     Line,
     /// The envelope, and a comma: several of them, but for the last comma, are the inside of a JSON array.
@@ -19,7 +21,7 @@ pub enum Encoding {
 }
 
 /// The number of [`Encoding`]s.
-pub const ENCODINGS: usize = 4;
+pub const ENCODINGS: usize = 5;
 
 /// Bytes of one thing in each [`Encoding`], made on first use.
 #[derive(Default)]
@@ -47,12 +49,12 @@ impl Encoding {
     pub fn encode(self, event: &Event, out: &mut BytesMut) {
         match self {
             Self::Sse => {
-                sse_head(event, out);
+                sse_head(event, true, out);
                 data_lines(&event.data, out);
                 out.put_u8(b'\n');
             }
-            Self::SseEnvelope => {
-                sse_head(event, out);
+            Self::SseEnvelope | Self::SseMessage => {
+                sse_head(event, self == Self::SseEnvelope, out);
                 out.put_slice(b"data: ");
                 envelope(event, out);
                 out.put_slice(b"\n\n");
@@ -69,9 +71,9 @@ impl Encoding {
     }
 }
 
-fn sse_head(event: &Event, out: &mut BytesMut) {
+fn sse_head(event: &Event, named: bool, out: &mut BytesMut) {
     put(out, format_args!("id: {}\n", event.cursor));
-    if let Some(name) = &event.event {
+    if let Some(name) = event.event.as_ref().filter(|_| named) {
         out.put_slice(b"event: ");
         out.put_slice(name.as_str().as_bytes());
         out.put_u8(b'\n');

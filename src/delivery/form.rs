@@ -16,6 +16,8 @@ pub enum Form {
     Sse,
     /// The same, with envelopes.
     SseEnvelope,
+    /// The same, with no event named: `EventSource.onmessage` gets them all.
+    SseMessage,
     /// NDJSON: an envelope per line. What the hub says itself is a line with one member, such as `{"gap":{…}}`.
     Lines,
 }
@@ -27,6 +29,7 @@ impl Form {
         match self {
             Self::Sse => Encoding::Sse,
             Self::SseEnvelope => Encoding::SseEnvelope,
+            Self::SseMessage => Encoding::SseMessage,
             Self::Lines => Encoding::Line,
         }
     }

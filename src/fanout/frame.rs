@@ -15,7 +15,7 @@ const EVENT_WIRE_BYTES: usize = 64;
 
 /// What a frame takes in memory beside its events' bytes, and an event beside its own, about.
 const FRAME_COST: usize = 256;
-const EVENT_COST: usize = 320;
+const EVENT_COST: usize = 448;
 
 /// One or more consecutive events of a feed. Never empty.
 pub struct Frame {

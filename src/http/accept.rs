@@ -15,10 +15,12 @@ pub(super) enum Format {
     Lines,
     /// One page of events as JSON.
     Json,
+    /// One page of events to look at, which goes live by itself.
+    Html,
 }
 
 impl Format {
-    const ALL: [Self; 3] = [Self::Sse, Self::Lines, Self::Json];
+    const ALL: [Self; 4] = [Self::Sse, Self::Lines, Self::Json, Self::Html];
 
     /// What a URL calls it.
     fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Format {
             Self::Sse => "sse",
             Self::Lines => "ndjson",
             Self::Json => "json",
+            Self::Html => "html",
         }
     }
 
@@ -35,12 +38,13 @@ impl Format {
             Self::Sse => ("text", "event-stream"),
             Self::Lines => ("application", "x-ndjson"),
             Self::Json => ("application", "json"),
+            Self::Html => ("text", "html"),
         }
     }
 
     /// The form that a request asks for: by its `format`, else by its `Accept`.
     pub(super) fn of(headers: &HeaderMap, query: &mut Query) -> Result<Self, Problem> {
-        let what = "`sse`, `ndjson` or `json`";
+        let what = "`sse`, `ndjson`, `json` or `html`";
         let named = query.take_as("format", what, |text| {
             Self::ALL.into_iter().find(|format| format.name() == text)
         })?;
@@ -48,8 +52,8 @@ impl Format {
             Some(format) => Ok(format),
             None => Err(Problem::new(
                 &problem::ACCEPT,
-                "events come as text/event-stream, application/x-ndjson or application/json, all of which the Accept \
-                 header excludes",
+                "events come as text/event-stream, application/x-ndjson, application/json or text/html, all of which \
+                 the Accept header excludes",
             )),
         }
     }
@@ -154,6 +158,12 @@ mod tests {
             ("*/*, text/event-stream; q=0.0", Some(Format::Lines)),
             ("text/*;q=0, text/event-stream", Some(Format::Sse)),
             ("application/json;charset=utf-8;Q=1", Some(Format::Json)),
+            ("text/html", Some(Format::Html)),
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
+                Some(Format::Html),
+            ),
+            ("application/json, text/html", Some(Format::Json)),
             ("text/*;q=0", None),
             ("image/png", None),
             ("application/xml", None),

@@ -36,6 +36,7 @@ assets! {
     "/assets/json.js" "text/javascript; charset=utf-8" "json.js";
     "/assets/rows.js" "text/javascript; charset=utf-8" "rows.js";
     "/assets/sse.js" "text/javascript; charset=utf-8" "sse.js";
+    "/assets/topic.js" "text/javascript; charset=utf-8" "topic.js";
 }
 
 pub(super) fn routes() -> Router<Arc<App>> {

@@ -117,7 +117,8 @@ pub(super) async fn answer(
         header::CACHE_CONTROL,
         HeaderValue::from_static("private, no-cache"),
     );
-    let next = next_link(parts.uri.query().unwrap_or_default(), page.cursor);
+    let kept = without(parts.uri.query(), &start::PARAMETERS);
+    let next = format!("<{kept}after={}>; rel=\"next\"", page.cursor);
     let mut tell = |name, value: String| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
@@ -207,20 +208,23 @@ fn names(known: &HeaderValue, tag: &str) -> bool {
     known.trim() == "*" || known.split(',').any(|known| opaque(known) == opaque(tag))
 }
 
-/// The same URL with another start, relative, so that it is right behind any proxy.
-fn next_link(query: &str, cursor: Cursor) -> String {
-    let mut link = String::from("<?");
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+/// The parameters of a URL but for some, to add others to. Relative, so that it is right behind any proxy.
+pub(super) fn without(query: Option<&str>, names: &[&str]) -> String {
+    let mut kept = String::from("?");
+    for pair in query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         let name = percent_decode_str(name).decode_utf8_lossy();
-        if !start::PARAMETERS.contains(&&*name) {
-            // What a URL may not have between angle brackets was refused, or is escaped here.
-            link.push_str(&pair.replace('<', "%3C").replace('>', "%3E"));
-            link.push('&');
+        if !names.contains(&&*name) {
+            // A link stands between angle brackets.
+            kept.push_str(&pair.replace('<', "%3C").replace('>', "%3E"));
+            kept.push('&');
         }
     }
-    let _ = write!(link, "after={cursor}>; rel=\"next\"");
-    link
+    kept
 }
 
 #[cfg(test)]
@@ -229,22 +233,18 @@ mod tests {
 
     #[test]
     fn the_next_page_has_the_same_url_with_another_start() {
-        let cursor = Cursor {
-            epoch: 0xfeed,
-            position: 7,
-        };
         for (query, expected) in [
-            ("", "<?after=feed-7>; rel=\"next\""),
+            (None, "?"),
             (
-                "topic=a%2Fb&tail=3&limit=2&since=1h",
-                "<?topic=a%2Fb&limit=2&after=feed-7>; rel=\"next\"",
+                Some("topic=a%2Fb&tail=3&limit=2&since=1h"),
+                "?topic=a%2Fb&limit=2&",
             ),
             (
-                "last_event_id=a-1&%61fter=b-2&_x=<1>&wait=5",
-                "<?_x=%3C1%3E&wait=5&after=feed-7>; rel=\"next\"",
+                Some("last_event_id=a-1&%61fter=b-2&_x=<1>&wait=5"),
+                "?_x=%3C1%3E&wait=5&",
             ),
         ] {
-            assert_eq!(next_link(query, cursor), expected);
+            assert_eq!(without(query, &start::PARAMETERS), expected);
         }
     }
 

@@ -51,7 +51,7 @@ kinds! {
     METHOD = METHOD_NOT_ALLOWED "method-not-allowed" "the path does not take that method"
         "The Allow header says which it takes.";
     ACCEPT = NOT_ACCEPTABLE "not-acceptable" "events do not come in such a form"
-        "Events come as text/event-stream, application/x-ndjson or application/json. Send one of these, or `*/*`, or no Accept header at all; or say `format=sse`, `ndjson` or `json` in the URL, which counts before the header.";
+        "Events come as text/event-stream, application/x-ndjson, application/json or text/html. Send one of these, or `*/*`, or no Accept header at all; or say `format=sse`, `ndjson`, `json` or `html` in the URL, which counts before the header.";
     BODY_TIMEOUT = REQUEST_TIMEOUT "body-timeout" "the body did not arrive in time"
         "Between two parts of a body at most `server.body_timeout` may pass.";
     HEAD_TOO_LARGE = REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large" "the request's first line and headers are too large"

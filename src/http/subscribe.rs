@@ -3,7 +3,7 @@
 use super::{
     App,
     accept::Format,
-    cluster, poll,
+    cluster, live, poll,
     problem::{self, Problem, quoted},
     publish::topic_of,
     query::Query,
@@ -100,13 +100,23 @@ async fn subscribe(
             query.finish(&known(poll::PARAMETERS))?;
             return poll::answer(app, parts, filter, start, &asked).await;
         }
+        Format::Html => {
+            let limit = poll::limit(&mut query)?;
+            query.finish(&known(&["limit"]))?;
+            return live::answer(app, parts, filter, start, limit).await;
+        }
         Format::Lines => Form::Lines,
         Format::Sse => query
-            .take_as("frame", "`data` or `envelope`", |text| match text {
-                "data" => Some(Form::Sse),
-                "envelope" => Some(Form::SseEnvelope),
-                _ => None,
-            })?
+            .take_as(
+                "frame",
+                "`data`, `envelope` or `message`",
+                |text| match text {
+                    "data" => Some(Form::Sse),
+                    "envelope" => Some(Form::SseEnvelope),
+                    "message" => Some(Form::SseMessage),
+                    _ => None,
+                },
+            )?
             .unwrap_or(Form::Sse),
     };
     let lag = query.take_as("lag", "`gap`, `disconnect` or `latest`", LagPolicy::parse)?;
@@ -168,7 +178,7 @@ pub(super) fn stream_response(form: Form, body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     let media_type = match form {
-        Form::Sse | Form::SseEnvelope => "text/event-stream",
+        Form::Sse | Form::SseEnvelope | Form::SseMessage => "text/event-stream",
         Form::Lines => "application/x-ndjson",
     };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));

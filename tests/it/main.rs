@@ -36,6 +36,7 @@ mod main_job;
 mod ndjson;
 mod overload;
 mod pages;
+mod polling;
 mod publish;
 mod replica;
 mod resume;
