@@ -10,8 +10,8 @@ use axum::http::HeaderMap;
 /// The most events that `tail` asks for.
 pub(super) const TAIL_MAX: usize = 100_000;
 
-/// The parameters of a URL that say where to start.
-pub(super) const PARAMETERS: [&str; 5] = ["last_event_id", "lastEventId", "after", "since", "tail"];
+/// The parameters of a URL that say where to start: first the names of an id, the first of which counts.
+pub(super) const PARAMETERS: [&str; 5] = ["lastEventId", "last_event_id", "after", "since", "tail"];
 
 /// Where a reader starts, and in which words it asked for that. An id counts before the others.
 pub(super) type Asked = (Begin, String);

@@ -189,7 +189,7 @@ async fn a_query_that_subscribes_to_nothing_known() {
             ),
             (
                 "/topics/a?frame=xml",
-                (400, PARAMETER, "`data` or `envelope`"),
+                (400, PARAMETER, "`data`, `envelope` or `message`"),
             ),
             ("/topics/a?heartbeat=1ms", (400, PARAMETER, "1s to 1h")),
             ("/topics/a?open=yes", (400, PARAMETER, "`1` or `0`")),
@@ -361,7 +361,7 @@ async fn an_accept_header_that_excludes_streams() {
     let mut hub = Witness::start().await;
     for accept in [
         "image/png",
-        "text/html, application/json",
+        "application/xml, text/csv",
         "text/event-stream;q=0",
     ] {
         for path in ["/events?topic=a", "/topics/a"] {

@@ -129,7 +129,7 @@ async fn a_preflight_says_what_a_page_may_send() {
             assert_eq!(answer.header("access-control-allow-origin"), Some(*origin));
             assert_eq!(
                 list(&answer, "access-control-allow-headers"),
-                "authorization cache-control content-type idempotency-key last-event-id"
+                "authorization cache-control content-type idempotency-key if-none-match last-event-id prefer"
             );
             assert_eq!(
                 list(&answer, "access-control-allow-methods"),

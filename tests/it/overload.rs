@@ -53,6 +53,9 @@ async fn a_hub_without_room_says_when_to_come_back() {
         ("GET", "/readyz"),
         ("GET", "/"),
         ("HEAD", "/topics/a"),
+        ("GET", "/topics/a?format=ndjson"),
+        ("GET", "/topics/a?format=json"),
+        ("GET", "/topics/a?format=html"),
         ("DELETE", "/events"),
     ] {
         let answer = hub.ask(method, path, &[], b"x".to_vec()).await;

@@ -132,6 +132,13 @@ impl Client {
         Self::spawn("the walk over the page", command, json_lines)
     }
 
+    /// A script that ends by itself.
+    pub(crate) fn walk(name: &'static str, arguments: &[&str]) -> Self {
+        let mut command = node(name);
+        command.args(arguments);
+        Self::spawn(name, command, json_lines)
+    }
+
     async fn browser(origin: &str, more: &[&str]) -> Self {
         let mut command = node("chromium.mjs");
         command.arg(origin).args(more);

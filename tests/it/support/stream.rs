@@ -133,6 +133,17 @@ impl Stream {
         }
     }
 
+    /// Reads what comes next into the text; whether anything did.
+    pub(crate) async fn more(&mut self) -> bool {
+        let before = self.text.len();
+        while self.text.len() == before {
+            if !self.read().await {
+                return self.text.len() > before;
+            }
+        }
+        true
+    }
+
     /// The connection itself, for tests that misbehave.
     pub(crate) fn tcp(&mut self) -> &mut TcpStream {
         &mut self.tcp

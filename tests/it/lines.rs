@@ -1,0 +1,182 @@
+//! Streams of lines of JSON.
+
+use crate::support::{
+    server::TestServer,
+    stream::{DEADLINE, Stream},
+    wait::wait_until,
+};
+use serde_json::Value;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+use tidings::{config::RetentionRule, topic::Pattern};
+use tokio::time::timeout;
+
+async fn open(hub: &TestServer, path: &str) -> Lines {
+    let path = format!(
+        "{path}{}format=ndjson",
+        if path.contains('?') { '&' } else { '?' }
+    );
+    let stream = hub.subscribe(&path).await;
+    assert_eq!(stream.status(), 200);
+    let head = stream.head.to_ascii_lowercase();
+    assert!(
+        head.contains("content-type: application/x-ndjson\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("x-accel-buffering: no\r\n"), "{head}");
+    Lines { stream, read_to: 0 }
+}
+
+struct Lines {
+    stream: Stream,
+    read_to: usize,
+}
+
+impl Lines {
+    /// The next line, empty or not; `None` at the end.
+    async fn line(&mut self) -> Option<String> {
+        loop {
+            let rest = &self.stream.text[self.read_to..];
+            if let Some(end) = rest.find('\n') {
+                let line = rest[..end].to_owned();
+                self.read_to += end + 1;
+                return Some(line);
+            }
+            if !self.stream.more().await {
+                return None;
+            }
+        }
+    }
+
+    /// The next line that is not empty.
+    async fn next(&mut self) -> Value {
+        loop {
+            let line = self.line().await.expect("a line");
+            if !line.is_empty() {
+                return serde_json::from_str(&line).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_event_is_a_line_with_its_envelope() {
+    let hub = TestServer::start().await;
+    let mut lines = open(&hub, "/events?topic=a&topic=b/*").await;
+    assert_eq!(lines.line().await.unwrap(), "", "it is open");
+    let body = r#"{"topic":"b/1","data":"two\nlines \u0000 \"","event":"named","own_id":"mine"}"#;
+    let json = [("Content-Type", "application/json")];
+    let published = hub.post("/publish", &json, body).await.json();
+    let line = lines.next().await;
+    assert_eq!(line["id"], published["id"]);
+    assert_eq!(line["topic"], "b/1");
+    assert_eq!(line["data"], "two\nlines \u{0} \"");
+    assert_eq!(
+        (&line["event"], &line["own_id"]),
+        (&"named".into(), &"mine".into())
+    );
+    hub.publish("a", "").await;
+    assert_eq!(lines.next().await["data"], "");
+}
+
+#[tokio::test]
+async fn it_starts_where_the_other_forms_do() {
+    let hub = TestServer::start().await;
+    let first = hub.publish("a", "1").await;
+    hub.publish("a", "2").await;
+    for start in [format!("last_event_id={first}"), "tail=1".to_owned()] {
+        let mut lines = open(&hub, &format!("/topics/a?{start}")).await;
+        assert_eq!(lines.next().await["data"], "2", "{start}");
+    }
+    let mut lines = open(
+        &hub,
+        &format!("/topics/a?open=1&heartbeat=1s&after={first}"),
+    )
+    .await;
+    assert_eq!(lines.next().await["open"]["cursor"], first);
+    assert_eq!(lines.next().await["data"], "2");
+    assert!(lines.next().await["heartbeat"]["time"].is_string());
+}
+
+#[tokio::test]
+async fn an_empty_line_ends_a_silence() {
+    let hub =
+        TestServer::with(|config| config.subscribe.keepalive = Duration::from_millis(50)).await;
+    let mut lines = open(&hub, "/topics/a").await;
+    for _ in 0..4 {
+        assert_eq!(lines.line().await.unwrap(), "");
+    }
+    hub.publish("a", "1").await;
+    assert_eq!(lines.next().await["data"], "1");
+}
+
+#[tokio::test]
+async fn what_is_missing_and_why_it_ends_are_told() {
+    let hub = TestServer::with(|config| {
+        config.log.retention = vec![RetentionRule {
+            topics: Pattern::parse("**").unwrap(),
+            age_max: None,
+            events_max: Some(2),
+            bytes_max: None,
+        }];
+    })
+    .await;
+    let first = hub.publish("a", "0").await;
+    for n in 1..5 {
+        hub.publish("a", n.to_string()).await;
+    }
+    let mut lines = open(&hub, &format!("/topics/a?last_event_id={first}")).await;
+    let gap = lines.next().await;
+    assert_eq!(gap["gap"]["reason"], "expired");
+    assert_eq!(gap["gap"]["requested"], first);
+    assert_eq!(lines.next().await["data"], "3");
+    assert_eq!(lines.next().await["data"], "4");
+    hub.server.shutdown();
+    let close = lines.next().await;
+    assert_eq!(close["close"]["reason"], "draining");
+    assert!((1_000..=10_000).contains(&close["close"]["retry"].as_u64().unwrap()));
+    assert_eq!(lines.line().await, None);
+}
+
+#[tokio::test]
+async fn a_slow_reader_loses_nothing_and_costs_nothing() {
+    const EVENTS: usize = 400;
+    let hub = TestServer::start().await;
+    let mut slow = open(&hub, "/topics/a").await;
+    wait_until("it listens", || hub.server.hub().feeds() == 1).await;
+    for n in 0..EVENTS {
+        let publish = hub.publish("a", format!("{n} {}", "x".repeat(20_000)));
+        timeout(DEADLINE, publish)
+            .await
+            .expect("nobody waits for it");
+    }
+    for n in 0..EVENTS {
+        let line = slow.next().await;
+        let data = line["data"].as_str().unwrap();
+        assert!(data.starts_with(&format!("{n} ")), "{}", &data[..10]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn curl_prints_each_line_as_it_happens() {
+    let hub = TestServer::start().await;
+    let mut curl = Command::new("curl")
+        .args(["-sN", "-H", "Accept: application/x-ndjson"])
+        .arg(hub.url("/topics/a"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(curl.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "");
+    for n in 0..3 {
+        hub.publish("a", format!("{{\"n\":{n}}}")).await;
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let data: Value = serde_json::from_str(line["data"].as_str().unwrap()).unwrap();
+        assert_eq!(data["n"], n);
+    }
+    curl.kill().unwrap();
+    curl.wait().unwrap();
+}
