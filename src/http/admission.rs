@@ -8,6 +8,7 @@ use super::{
     query::Query,
     socket::Connection,
     subscribe::stream_response,
+    ws,
 };
 use crate::{delivery::form::Form, fanout::CloseReason};
 use axum::{
@@ -27,7 +28,9 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
     let reason = match () {
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
-        () if reads(request) && cannot_serve(app) => CloseReason::NotReady,
+        () if (reads(request) || request.uri().path() == ws::PATH) && cannot_serve(app) => {
+            CloseReason::NotReady
+        }
         () => return None,
     };
     let (version, path) = (request.version(), request.uri().path());

@@ -2,7 +2,8 @@
 
 use super::{
     lean::{self, Lean, Streaming},
-    library::Library,
+    library::{self, Library},
+    ws,
 };
 use crate::config::ServerConfig;
 use axum::Router;
@@ -42,6 +43,12 @@ const LINGER_BYTES: usize = 64 << 10; // 64 KiB
 /// Silence after which TCP asks whether the other machine is still there. (A stream has its keepalive comments, but an
 /// NDJSON request may be silent both ways for hours.) It is gone if no answer comes within the write timeout.
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// What a connection becomes: a task of its own, since the one that it begins in has more room than that needs.
+enum Became {
+    Stream(Streaming),
+    Socket(Box<ws::Opened>, OwnedSemaphorePermit),
+}
 
 /// A hub's door: accepts connections and serves them.
 pub struct Listener {
@@ -152,7 +159,8 @@ impl Listener {
                     None
                 }
                 lean::End::Stream(opened) => {
-                    Streaming::begin(opened, tcp, Arc::clone(&self), place).await
+                    let begun = Streaming::begin(opened, tcp, Arc::clone(&self), place);
+                    begun.await.map(Became::Stream)
                 }
                 lean::End::Library(before, response) => {
                     let (tcp, router) = (Arc::new(tcp), self.router.clone());
@@ -160,10 +168,14 @@ impl Listener {
                         Some(response) => lean::answered(router, response),
                         None => router,
                     };
-                    if Box::pin(library(&tcp, router, before).http1()).await {
-                        Box::pin(linger(&tcp, &drain)).await;
+                    match Box::pin(library(&tcp, router, before).http1()).await {
+                        library::End::Gone => None,
+                        library::End::Answered => {
+                            Box::pin(linger(&tcp, &drain)).await;
+                            None
+                        }
+                        library::End::Socket(opened) => Some(Became::Socket(opened, place)),
                     }
-                    None
                 }
                 lean::End::Http2(before) => {
                     let library = library(&Arc::new(tcp), self.router.clone(), before);
@@ -178,14 +190,21 @@ impl Listener {
                 false => std::future::pending().await,
             }
         };
-        let stream = tokio::select! {
-            stream = serving => stream,
+        let became = tokio::select! {
+            became = serving => became,
             () = self.stop.cancelled() => None,
             () = too_long => None,
         };
-        if let Some(streaming) = stream {
-            // In a task of its own, since this one has more room than a stream needs.
-            tasks.spawn(streaming.run());
+        match became {
+            Some(Became::Stream(streaming)) => drop(tasks.spawn(streaming.run())),
+            Some(Became::Socket(opened, place)) => {
+                let stop = self.stop.clone();
+                tasks.spawn(async move {
+                    stop.run_until_cancelled(opened.serve()).await;
+                    drop(place);
+                });
+            }
+            None => {}
         }
     }
 
