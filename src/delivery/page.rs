@@ -37,16 +37,12 @@ pub struct Page {
 pub struct Stopped;
 
 impl Page {
-    /// What the log has. If that is nothing, waits so long for the first event.
+    /// What the log has.
     ///
     /// # Errors
     ///
     /// [`Stopped`] if nothing can be said.
-    pub async fn take(
-        subscription: &mut Subscription,
-        limits: Limits,
-        wait: Duration,
-    ) -> Result<Self, Stopped> {
+    pub async fn take(subscription: &mut Subscription, limits: Limits) -> Result<Self, Stopped> {
         let mut page = Self {
             gap: None,
             cursor: subscription.cursor(),
@@ -56,17 +52,26 @@ impl Page {
             bytes: 0,
         };
         page.fill(subscription, limits).await?;
-        if page.is_empty() && !wait.is_zero() {
-            match timeout(wait, subscription.next()).await {
-                Ok(Delivery::Stopped) => {}
-                Ok(delivery) => {
-                    page.add(delivery, subscription.cursor(), limits);
-                }
-                // The end has moved on meanwhile, by what others want.
-                Err(_) => page.fill(subscription, limits).await?,
-            }
-        }
         Ok(page)
+    }
+
+    /// Waits for the first event after a page that has none, at most for so long.
+    pub async fn wait(
+        self,
+        subscription: &mut Subscription,
+        limits: Limits,
+        most: Duration,
+    ) -> Self {
+        let mut page = self;
+        match timeout(most, subscription.next()).await {
+            Ok(Delivery::Stopped) => {}
+            Ok(delivery) => {
+                page.add(delivery, subscription.cursor(), limits);
+            }
+            // The end has moved on meanwhile, by what others want. If the hub stops now, it is told where it was.
+            Err(_) => drop(page.fill(subscription, limits).await),
+        }
+        page
     }
 
     /// Adds what is there, up to the limits.

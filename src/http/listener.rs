@@ -1,13 +1,14 @@
 //! The accept loop: a connection cap with a reserve, and who serves a connection.
 
 use super::{
-    lean::{self, Lean, Streaming},
+    lean::{self, Begun, Lean, Streaming, Waited, Waiter},
     library::{self, Library},
     ws,
 };
-use crate::config::ServerConfig;
+use crate::{config::ServerConfig, log::BoxFuture};
 use axum::Router;
-use std::{io, sync::Arc, time::Duration};
+use bytes::BytesMut;
+use std::{future::Future, io, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -45,9 +46,14 @@ const LINGER_BYTES: usize = 64 << 10; // 64 KiB
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// What a connection becomes: a task of its own, since the one that it begins in has more room than that needs.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and there are most of the largest"
+)]
 enum Became {
     Stream(Streaming),
     Socket(Box<ws::Opened>, OwnedSemaphorePermit),
+    Waiting(Box<Waiter>, TcpStream, OwnedSemaphorePermit),
 }
 
 /// A hub's door: accepts connections and serves them.
@@ -92,7 +98,16 @@ impl Listener {
                         false => &this.tasks,
                     };
                     let door = Arc::clone(&this);
-                    tasks.spawn(door.serve(tcp, overloaded, tasks.clone(), place));
+                    match this.set_options(&tcp) {
+                        Ok(()) => {
+                            let (read, served) = (BytesMut::new(), false);
+                            let begun = Begun { tcp, read, served };
+                            tasks.spawn(door.serve(begun, overloaded, tasks.clone(), place));
+                        }
+                        Err(error) => {
+                            tracing::debug!(%error, "a connection ended before it began");
+                        }
+                    }
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -122,15 +137,11 @@ impl Listener {
     /// Serves one connection.
     async fn serve(
         self: Arc<Self>,
-        tcp: TcpStream,
+        begun: Begun,
         overloaded: bool,
         tasks: TaskTracker,
         place: OwnedSemaphorePermit,
     ) {
-        if let Err(error) = self.set_options(&tcp) {
-            tracing::debug!(%error, "a connection ended before it began");
-            return;
-        }
         let turned_away = overloaded || self.drain.is_cancelled();
         let drain = match turned_away {
             // It is to be answered once, not closed at once.
@@ -148,7 +159,7 @@ impl Listener {
         };
         let serving = async {
             let (end, tcp) = {
-                let mut lean = Lean::new(tcp, Arc::clone(&self), drain.clone(), overloaded);
+                let mut lean = Lean::new(begun, Arc::clone(&self), drain.clone(), overloaded);
                 (lean.run().await, lean.tcp)
             };
             // What is not lean is boxed, so that a lean connection does not take the room of all.
@@ -162,6 +173,7 @@ impl Listener {
                     let begun = Streaming::begin(opened, tcp, Arc::clone(&self), place);
                     begun.await.map(Became::Stream)
                 }
+                lean::End::Wait(waiter) => Some(Became::Waiting(waiter, tcp, place)),
                 lean::End::Library(before, response) => {
                     let (tcp, router) = (Arc::new(tcp), self.router.clone());
                     let router = match response {
@@ -204,8 +216,39 @@ impl Listener {
                     drop(place);
                 });
             }
+            Some(Became::Waiting(waiter, tcp, place)) => {
+                let waiting = waiter.run(tcp, Arc::clone(&self));
+                tasks.spawn(self.wait(waiting, tasks.clone(), place));
+            }
             None => {}
         }
+    }
+
+    /// Waits for an answer, and then serves the connection again.
+    async fn wait(
+        self: Arc<Self>,
+        waiting: impl Future<Output = Waited>,
+        tasks: TaskTracker,
+        place: OwnedSemaphorePermit,
+    ) {
+        match self.stop.run_until_cancelled(waiting).await {
+            Some(Waited::Again(begun)) => {
+                let this = Arc::clone(&self);
+                tasks.spawn(this.again(begun, tasks.clone(), place));
+            }
+            Some(Waited::Answered(tcp)) => Box::pin(linger(&tcp, &self.drain)).await,
+            Some(Waited::Gone) | None => {}
+        }
+    }
+
+    /// The same as [`Listener::serve`], which cannot name itself.
+    fn again(
+        self: Arc<Self>,
+        begun: Begun,
+        tasks: TaskTracker,
+        place: OwnedSemaphorePermit,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(self.serve(begun, false, tasks, place))
     }
 
     /// The most that a request's head may have, in bytes.

@@ -74,7 +74,7 @@ pub(super) async fn answer(
     limit: usize,
 ) -> Result<Response, Problem> {
     let title = title(&filter);
-    let page = poll::page(app, filter, start, limit, std::time::Duration::ZERO).await?;
+    let page = poll::page(app, filter, start, limit).await?;
     let mut events: Vec<_> = page.events().map(Row::new).collect();
     events.reverse();
     let (path, query) = (parts.uri.path(), parts.uri.query());

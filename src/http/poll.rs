@@ -4,13 +4,14 @@ use super::{
     App,
     problem::{self, Problem},
     query::Query,
+    socket::{Connection, Left},
     start,
 };
 use crate::{
     cursor::Cursor,
     delivery::{
         control::Control,
-        page::{Limits, Page},
+        page::{Limits, Page, Stopped},
     },
     fanout::{Begin, LagPolicy, Subscription},
     log::Start,
@@ -18,7 +19,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::Response,
 };
 use percent_encoding::percent_decode_str;
@@ -95,45 +96,104 @@ pub(super) async fn answer(
     start: Option<start::Asked>,
     asked: &Asked,
 ) -> Result<Response, Problem> {
-    let wait = match parts.method {
-        Method::HEAD => Duration::ZERO,
-        _ => asked.wait,
-    };
-    let page = page(app, filter, start, asked.limit, wait).await?;
-    let tag = tag(&page);
-    let known = parts.headers.get_all(header::IF_NONE_MATCH);
-    let mut response = if known.iter().any(|known| names(known, &tag)) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        let mut response = Response::new(Body::from(json(&page)));
-        let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
-        response
-    };
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("private, no-cache"),
-    );
-    let kept = without(parts.uri.query(), &start::PARAMETERS);
-    let next = format!("<{kept}after={}>; rel=\"next\"", page.cursor);
-    let mut tell = |name, value: String| {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
-    };
-    tell(header::LINK, next);
-    tell(header::ETAG, tag);
-    if asked.prefers {
-        let applied = format!("wait={}", asked.wait.as_secs());
-        tell(
-            header::HeaderName::from_static("preference-applied"),
-            applied,
-        );
+    let (mut subscription, limits) = subscribe(app, filter, start, asked.limit).await;
+    let page = Page::take(&mut subscription, limits).await;
+    let page = page.map_err(|Stopped| stopped())?;
+    let told = Told::new(parts, asked);
+    if asked.wait.is_zero() || !page.is_empty() || parts.method == Method::HEAD {
+        return Ok(told.answer(&page));
     }
-    Ok(response)
+    let waiting = Waiting {
+        page,
+        subscription,
+        limits,
+        most: asked.wait,
+        told,
+    };
+    match parts.extensions.get::<Arc<Connection>>() {
+        Some(connection) if connection.takes_pages() => {
+            let body = connection.leave_body(Left::Page(Box::new(waiting)));
+            Ok(Response::new(body))
+        }
+        _ => Ok(waiting.answer().await),
+    }
+}
+
+/// A page that waits for its first event.
+pub(super) struct Waiting {
+    page: Page,
+    subscription: Subscription,
+    limits: Limits,
+    most: Duration,
+    told: Told,
+}
+
+impl Waiting {
+    /// The answer, once it is there.
+    pub(super) async fn answer(mut self) -> Response {
+        let waited = self
+            .page
+            .wait(&mut self.subscription, self.limits, self.most);
+        let page = waited.await;
+        self.told.answer(&page)
+    }
+}
+
+/// What of a request its answer depends on, beside the page.
+struct Told {
+    /// The URL's parameters but for the start.
+    kept: Box<str>,
+    /// The tags that the client knows.
+    known: Box<[HeaderValue]>,
+    /// The wish that is followed, in seconds.
+    preferred: Option<u64>,
+}
+
+impl Told {
+    fn new(parts: &Parts, asked: &Asked) -> Self {
+        let known = parts.headers.get_all(header::IF_NONE_MATCH);
+        Self {
+            kept: without(parts.uri.query(), &start::PARAMETERS).into(),
+            known: known.into_iter().cloned().collect(),
+            preferred: asked.prefers.then_some(asked.wait.as_secs()),
+        }
+    }
+
+    fn answer(&self, page: &Page) -> Response {
+        let tag = tag(page);
+        let is_known = self.known.iter().any(|known| names(known, &tag));
+        let body = match is_known {
+            true => Body::empty(),
+            false => Body::from(json(page)),
+        };
+        let mut response = Response::new(body);
+        if is_known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        let headers = response.headers_mut();
+        if !is_known {
+            let json = HeaderValue::from_static("application/json");
+            headers.insert(header::CONTENT_TYPE, json);
+        }
+        let cached = HeaderValue::from_static("private, no-cache");
+        headers.insert(header::CACHE_CONTROL, cached);
+        let mut tell = |name, value: String| {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        };
+        let (kept, cursor) = (&self.kept, page.cursor);
+        tell(
+            header::LINK,
+            format!("<{kept}after={cursor}>; rel=\"next\""),
+        );
+        tell(header::ETAG, tag);
+        if let Some(seconds) = self.preferred {
+            let name = HeaderName::from_static("preference-applied");
+            tell(name, format!("wait={seconds}"));
+        }
+        response
+    }
 }
 
 /// What there is from a start on, or the newest.
@@ -142,8 +202,18 @@ pub(super) async fn page(
     filter: Filter,
     start: Option<start::Asked>,
     limit: usize,
-    wait: Duration,
 ) -> Result<Page, Problem> {
+    let (mut subscription, limits) = subscribe(app, filter, start, limit).await;
+    let page = Page::take(&mut subscription, limits).await;
+    page.map_err(|Stopped| stopped())
+}
+
+async fn subscribe(
+    app: &App,
+    filter: Filter,
+    start: Option<start::Asked>,
+    limit: usize,
+) -> (Subscription, Limits) {
     let (begin, requested) = match start {
         None => (Begin::Log(Start::Tail(limit)), String::new()),
         // What was published before the request is not to come.
@@ -162,14 +232,13 @@ pub(super) async fn page(
         bytes_max: BYTES_MAX,
     };
     let filter = Arc::new(filter);
-    let taken = async {
-        let start = Subscription::start(&app.hub, &filter, begin, requested, LagPolicy::Gap);
-        Page::take(&mut start.await, limits, wait).await
-    };
-    taken.await.map_err(|_| {
-        let detail = "the node is going down, or has not got as far as this reader yet; try again, here or elsewhere";
-        Problem::new(&problem::NOT_READY, detail)
-    })
+    let start = Subscription::start(&app.hub, &filter, begin, requested, LagPolicy::Gap);
+    (start.await, limits)
+}
+
+fn stopped() -> Problem {
+    let detail = "the node is going down, or has not got as far as this reader yet; try again, here or elsewhere";
+    Problem::new(&problem::NOT_READY, detail)
 }
 
 fn json(page: &Page) -> Vec<u8> {

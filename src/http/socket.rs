@@ -1,6 +1,6 @@
 //! A connection's socket as hyper sees it, and what its streams need to know of it.
 
-use super::{refusal, stall, ws};
+use super::{poll::Waiting, refusal, stall, ws};
 use crate::delivery::stream::EventStream;
 use axum::{body::Body, http::Version};
 use bytes::{Buf, Bytes};
@@ -28,15 +28,23 @@ use tokio_stream::StreamExt;
 /// What one stream may have in hyper's buffer, not yet taken by the socket; one piece may be larger.
 const UNSENT_BYTES_MAX: usize = 64 << 10; // 64 KiB
 
+/// What an answer leaves to be done on its connection.
+pub(super) enum Left {
+    /// Its body is this stream.
+    Stream(EventStream),
+    /// The rest of it, and its body, come when there is an event.
+    Page(Box<Waiting>),
+    /// The connection becomes this WebSocket once its protocol is switched. Nothing is HTTP on it from there on.
+    Socket(Box<ws::Opened>),
+}
+
 /// What handlers know of the connection that a request came on: an extension of the request.
 pub(super) struct Connection {
     /// It is beyond the cap, and may only be turned away.
     pub(super) overloaded: bool,
     /// Whether a stream is taken from here, rather than out of the answer's body.
     takes_streams: bool,
-    stream: Mutex<Option<EventStream>>,
-    /// A WebSocket that the connection becomes.
-    socket: Mutex<Option<Box<ws::Opened>>>,
+    left: Mutex<Option<Left>>,
     /// How often all that was to be sent was taken by the socket.
     flushes: AtomicU64,
     flushed: Notify,
@@ -59,8 +67,7 @@ impl Connection {
         Self {
             overloaded,
             takes_streams,
-            stream: Mutex::new(None),
-            socket: Mutex::new(None),
+            left: Mutex::new(None),
             flushes: AtomicU64::new(0),
             flushed: Notify::new(),
             streaming: AtomicBool::new(false),
@@ -72,9 +79,7 @@ impl Connection {
     /// [`stall`] how long; in HTTP/1 the stream has the connection for itself, and waits here for the socket.
     pub(super) fn stream_body(self: &Arc<Self>, stream: EventStream, version: Version) -> Body {
         if self.takes_streams {
-            *self.slot() = Some(stream.paced());
-            // Of no known size, so that nobody on the way out takes it for an empty answer.
-            return Body::from_stream(tokio_stream::empty::<Result<Bytes, Infallible>>());
+            return self.leave_body(Left::Stream(stream.paced()));
         }
         let stream = stream.into_stream();
         if version >= Version::HTTP_2 {
@@ -100,27 +105,39 @@ impl Connection {
         })
     }
 
-    /// The stream of the answer that was given last, if it is one.
-    pub(super) fn take_stream(&self) -> Option<EventStream> {
+    /// Whether an answer may be left to be given later.
+    pub(super) fn takes_pages(&self) -> bool {
+        self.takes_streams
+    }
+
+    /// The body of an answer that leaves this: of no known size, so that nobody on the way out takes it for an empty one.
+    pub(super) fn leave_body(&self, left: Left) -> Body {
+        self.leave(left);
+        Body::from_stream(tokio_stream::empty::<Result<Bytes, Infallible>>())
+    }
+
+    pub(super) fn leave(&self, left: Left) {
+        *self.slot() = Some(left);
+    }
+
+    /// What the answer that was given last left.
+    pub(super) fn take_left(&self) -> Option<Left> {
         self.slot().take()
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<EventStream>> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The connection becomes this WebSocket once its protocol is switched.
-    pub(super) fn put_socket(&self, opened: Box<ws::Opened>) {
-        let mut slot = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(opened);
-    }
-
-    /// The WebSocket that the connection has become. Nothing is HTTP on it from here on.
+    /// The WebSocket that the connection has become.
     pub(super) fn take_socket(&self) -> Option<Box<ws::Opened>> {
-        let mut slot = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = slot.take()?;
-        self.streaming.store(true, Ordering::Release);
-        Some(opened)
+        match self.take_left() {
+            Some(Left::Socket(opened)) => {
+                self.streaming.store(true, Ordering::Release);
+                Some(opened)
+            }
+            _ => None,
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Left>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a stream has the connection for itself, or had it.

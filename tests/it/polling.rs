@@ -8,7 +8,11 @@ use crate::support::{
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tidings::{config::RetentionRule, topic::Pattern};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 fn data(page: &Value) -> Vec<String> {
     let events = page["events"].as_array().unwrap();
@@ -261,6 +265,59 @@ async fn who_waits_is_answered_when_the_hub_goes_down() {
     let answer = answer.unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json()["cursor"], begun);
+}
+
+#[tokio::test]
+async fn a_connection_serves_further_requests_after_a_wait() {
+    let hub = TestServer::start().await;
+    let begun = hub.publish("a", "old").await;
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", hub.address);
+    let wait = request(&format!("/topics/a?format=json&wait=30&after={begun}"));
+    let mut tcp = hub.connect().await;
+    // The second one comes while the first waits, the third is cut in two.
+    let health = request("/healthz");
+    let (half, rest) = health.split_at(10);
+    let sent = format!("{wait}{wait}{half}");
+    tcp.write_all(sent.as_bytes()).await.unwrap();
+    until_waited_for(&hub).await;
+    hub.publish("a", "new").await;
+    let mut read = String::new();
+    until(&mut tcp, &mut read, "null}\n", 2).await;
+    tcp.write_all(rest.as_bytes()).await.unwrap();
+    until(&mut tcp, &mut read, "ok\n", 1).await;
+    assert_eq!(read.matches("HTTP/1.1 200 OK\r\n").count(), 3, "{read}");
+    assert_eq!(read.matches("\"data\":\"new\"").count(), 2, "{read}");
+    assert_eq!(
+        read.matches("vary: accept, origin\r\n").count(),
+        3,
+        "{read}"
+    );
+}
+
+/// Reads until the text is there so many times.
+async fn until(tcp: &mut TcpStream, read: &mut String, text: &str, times: usize) {
+    while read.matches(text).count() < times {
+        let mut part = [0; 4_096];
+        let count = timeout(DEADLINE, tcp.read(&mut part)).await.unwrap();
+        let count = count.unwrap();
+        assert!(count > 0, "closed after {read}");
+        read.push_str(std::str::from_utf8(&part[..count]).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn who_waits_and_leaves_is_forgotten() {
+    let hub = TestServer::start().await;
+    let begun = hub.publish("a", "old").await;
+    let mut tcp = hub.connect().await;
+    let wait = format!(
+        "GET /topics/a?format=json&wait=60&after={begun} HTTP/1.1\r\nHost: {}\r\n\r\n",
+        hub.address
+    );
+    tcp.write_all(wait.as_bytes()).await.unwrap();
+    until_waited_for(&hub).await;
+    drop(tcp);
+    wait_until("nobody waits", || hub.server.hub().streams() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

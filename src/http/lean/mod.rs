@@ -12,14 +12,16 @@ mod send;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 pub(super) use request::FIELDS_MAX;
 use stream::Opened;
 pub(super) use stream::Streaming;
+pub(super) use wait::{Waited, Waiter};
 
 use super::{
     listener::{HTTP2_PREFACE, Listener},
-    socket::Connection,
+    socket::{Connection, Left},
 };
 use crate::config::Http1;
 use answer::Length;
@@ -62,11 +64,22 @@ pub(super) enum End {
     Answered,
     /// It is a stream's from now on.
     Stream(Box<Opened>),
+    /// It has an answer to wait for, and serves further requests after that.
+    Wait(Box<Waiter>),
     /// It is hyper's from now on, beginning with these bytes. If their first request was answered already, the answer is
     /// there, too.
     Library(Bytes, Option<Box<Response>>),
     /// The same, for HTTP/2.
     Http2(Bytes),
+}
+
+/// A connection to be served.
+pub(super) struct Begun {
+    pub(super) tcp: TcpStream,
+    /// What was read from it already.
+    pub(super) read: BytesMut,
+    /// Whether a request was answered on it.
+    pub(super) served: bool,
 }
 
 /// A connection on which plain requests come.
@@ -105,13 +118,16 @@ enum Answered {
     Whole { keep_alive: bool },
     /// Its body is a stream, and its head is to be sent with the stream's first bytes.
     Stream(Box<Opened>),
+    /// It is still to come.
+    Later(Box<Waiter>),
     /// It is not one that can be sent here.
     NotHere(Box<Response>),
 }
 
 impl Lean {
+    /// A connection from which this was read already, perhaps after other requests were answered.
     pub(super) fn new(
-        tcp: TcpStream,
+        Begun { tcp, read, served }: Begun,
         door: Arc<Listener>,
         drain: CancellationToken,
         overloaded: bool,
@@ -122,8 +138,8 @@ impl Lean {
             connection: Arc::new(Connection::lean(overloaded)),
             door,
             drain,
-            read: BytesMut::new(),
-            served: false,
+            read,
+            served,
             last: false,
             timer: None,
             drained: None,
@@ -148,6 +164,7 @@ impl Lean {
                 Ok(Answered::Whole { keep_alive: true }) => self.served = true,
                 Ok(Answered::Whole { keep_alive: false }) => return End::Answered,
                 Ok(Answered::Stream(opened)) => return End::Stream(opened),
+                Ok(Answered::Later(waiter)) => return End::Wait(waiter),
                 Ok(Answered::NotHere(response)) => {
                     let before = [&head[..], &body, &self.read].concat();
                     return End::Library(before.into(), Some(response));
@@ -308,8 +325,16 @@ impl Lean {
         response: Response,
     ) -> io::Result<Answered> {
         let (mut parts, mut body) = response.into_parts();
-        let stream = self.connection.take_stream();
-        let stream = stream.filter(|_| parts.status == StatusCode::OK);
+        let left = self.connection.take_left();
+        let stream = match left.filter(|_| parts.status == StatusCode::OK) {
+            Some(Left::Stream(stream)) => Some(stream),
+            Some(Left::Page(waiting)) => {
+                let keep_alive = keep_alive && !self.last;
+                let waiter = Waiter::new(waiting, &parts.headers, asked, keep_alive);
+                return Ok(Answered::Later(Box::new(waiter)));
+            }
+            Some(Left::Socket(_)) | None => None,
+        };
         let length = match (&stream, body.size_hint().exact()) {
             _ if !answer::is_plain(parts.status, &parts.headers) => None,
             (Some(_), _) => Some(Length::Unknown),

@@ -18,7 +18,7 @@ use super::{
     App,
     problem::{self, Problem},
     query::Query,
-    socket::Connection,
+    socket::{Connection, Left},
     start, subscribe,
 };
 use crate::fanout::{Begin, LagPolicy};
@@ -66,7 +66,9 @@ pub(super) async fn open(
     });
     match connection {
         // The listener takes it from there once the protocol is switched, together with the place of the connection.
-        Some(connection) if parts.version < Version::HTTP_2 => connection.put_socket(opened),
+        Some(connection) if parts.version < Version::HTTP_2 => {
+            connection.leave(Left::Socket(opened))
+        }
         // In HTTP/2 it is one of a connection's streams.
         _ => drop(app.tasks.spawn(opened.serve())),
     }

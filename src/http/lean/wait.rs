@@ -1,0 +1,143 @@
+//! An answer that is waited for: a task that holds the socket, what is waited for, and next to nothing else, since there
+//! are as many of them as there are streams.
+
+use super::{Begun, answer, poll_gone, request::Asked, send};
+use crate::http::{listener::Listener, poll::Waiting};
+use axum::{
+    body::HttpBody,
+    http::{HeaderMap, HeaderName, HeaderValue},
+    response::Response,
+};
+use bytes::{Bytes, BytesMut};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+use tokio::net::TcpStream;
+
+/// A request whose answer is still to come.
+pub(in crate::http) struct Waiter {
+    waiting: Box<Waiting>,
+    /// What of its head is known already.
+    headers: Box<[(HeaderName, HeaderValue)]>,
+    asked: Asked,
+    keep_alive: bool,
+}
+
+/// How the wait ended.
+pub(in crate::http) enum Waited {
+    /// The answer is sent, and further requests are served.
+    Again(Begun),
+    /// The answer is sent, and the connection is to be closed.
+    Answered(TcpStream),
+    /// The client went away, or the hub ended.
+    Gone,
+}
+
+impl Waiter {
+    pub(super) fn new(
+        waiting: Box<Waiting>,
+        headers: &HeaderMap,
+        asked: Asked,
+        keep_alive: bool,
+    ) -> Self {
+        let headers = headers.iter();
+        Self {
+            waiting,
+            headers: headers.map(|(n, v)| (n.clone(), v.clone())).collect(),
+            asked,
+            keep_alive,
+        }
+    }
+
+    /// Waits, and sends the answer.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would keep its arguments twice"
+    )]
+    pub(in crate::http) fn run(
+        self: Box<Self>,
+        tcp: TcpStream,
+        door: Arc<Listener>,
+    ) -> impl Future<Output = Waited> + Send {
+        async move {
+            let Self {
+                waiting,
+                headers,
+                asked,
+                keep_alive,
+            } = *self;
+            let mut read = BytesMut::new();
+            let response = {
+                let mut answer = pin!(waiting.answer());
+                poll_fn(|cx| {
+                    if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                        return Poll::Ready(Some(response));
+                    }
+                    poll_gone(&tcp, &mut read, cx).map(|()| None)
+                })
+                .await
+            };
+            let Some(response) = response else {
+                return Waited::Gone;
+            };
+            let head = Head {
+                headers,
+                asked,
+                keep_alive: keep_alive && !door.drain.is_cancelled(),
+            };
+            match Box::pin(head.send(response, &tcp, &door)).await {
+                Ok(true) => Waited::Again(Begun {
+                    tcp,
+                    read,
+                    served: true,
+                }),
+                Ok(false) => Waited::Answered(tcp),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection ended with an error");
+                    Waited::Gone
+                }
+            }
+        }
+    }
+}
+
+struct Head {
+    headers: Box<[(HeaderName, HeaderValue)]>,
+    asked: Asked,
+    keep_alive: bool,
+}
+
+impl Head {
+    /// Sends the answer; whether the connection stays open.
+    async fn send(self, response: Response, tcp: &TcpStream, door: &Listener) -> io::Result<bool> {
+        let (mut parts, mut body) = response.into_parts();
+        for (name, value) in self.headers {
+            parts.headers.append(name, value);
+        }
+        let (length, body) = match body.is_end_stream() {
+            true => (answer::Length::Empty, Bytes::new()),
+            false => {
+                let whole = super::whole(&mut body).await.map_err(io::Error::other)?;
+                (answer::Length::Known(whole.len()), whole)
+            }
+        };
+        let mut bytes = Vec::with_capacity(512 + body.len());
+        let after = answer::write_head(
+            &mut bytes,
+            parts.status,
+            &mut parts.headers,
+            &self.asked,
+            self.keep_alive,
+            length,
+        );
+        if after.body {
+            bytes.extend_from_slice(&body);
+        }
+        send::all(tcp, &bytes, door.limits.write_timeout).await?;
+        Ok(after.keep_alive)
+    }
+}
