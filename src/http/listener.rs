@@ -53,7 +53,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 enum Became {
     Stream(Streaming),
     Socket(Box<ws::Opened>, OwnedSemaphorePermit),
-    Waiting(Box<Waiter>, TcpStream, OwnedSemaphorePermit),
+    Waiting(Box<Waiter>, Begun, OwnedSemaphorePermit),
 }
 
 /// A hub's door: accepts connections and serves them.
@@ -158,9 +158,9 @@ impl Listener {
             tasks: tasks.clone(),
         };
         let serving = async {
-            let (end, tcp) = {
+            let (end, tcp, read) = {
                 let mut lean = Lean::new(begun, Arc::clone(&self), drain.clone(), overloaded);
-                (lean.run().await, lean.tcp)
+                (lean.run().await, lean.tcp, lean.read)
             };
             // What is not lean is boxed, so that a lean connection does not take the room of all.
             match end {
@@ -173,7 +173,10 @@ impl Listener {
                     let begun = Streaming::begin(opened, tcp, Arc::clone(&self), place);
                     begun.await.map(Became::Stream)
                 }
-                lean::End::Wait(waiter) => Some(Became::Waiting(waiter, tcp, place)),
+                lean::End::Wait(waiter) => {
+                    let served = true;
+                    Some(Became::Waiting(waiter, Begun { tcp, read, served }, place))
+                }
                 lean::End::Library(before, response) => {
                     let (tcp, router) = (Arc::new(tcp), self.router.clone());
                     let router = match response {
@@ -216,8 +219,8 @@ impl Listener {
                     drop(place);
                 });
             }
-            Some(Became::Waiting(waiter, tcp, place)) => {
-                let waiting = waiter.run(tcp, Arc::clone(&self));
+            Some(Became::Waiting(waiter, begun, place)) => {
+                let waiting = waiter.run(begun, Arc::clone(&self));
                 tasks.spawn(self.wait(waiting, tasks.clone(), place));
             }
             None => {}

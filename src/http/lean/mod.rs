@@ -89,7 +89,7 @@ pub(super) struct Lean {
     drain: CancellationToken,
     router: Router,
     connection: Arc<Connection>,
-    read: BytesMut,
+    pub(super) read: BytesMut,
     /// Whether a request was answered.
     served: bool,
     /// Whether the connection is to be closed after the answer.

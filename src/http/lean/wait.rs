@@ -60,7 +60,7 @@ impl Waiter {
     )]
     pub(in crate::http) fn run(
         self: Box<Self>,
-        tcp: TcpStream,
+        begun: Begun,
         door: Arc<Listener>,
     ) -> impl Future<Output = Waited> + Send {
         async move {
@@ -70,7 +70,10 @@ impl Waiter {
                 asked,
                 keep_alive,
             } = *self;
-            let mut read = BytesMut::new();
+            let Begun { tcp, mut read, .. } = begun;
+            if read.is_empty() {
+                read = BytesMut::new(); // which lets go of the memory
+            }
             let response = {
                 let mut answer = pin!(waiting.answer());
                 poll_fn(|cx| {
