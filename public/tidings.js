@@ -162,7 +162,7 @@ class Line {
     clearInterval(this.watch);
     this.channel?.postMessage({ page: this.id, bye: true });
     this.channel?.close();
-    this.channel = undefined;
+    this.queued = this.channel = undefined;
     for (const subscription of this.subscriptions) subscription.rest();
   }
 
