@@ -87,9 +87,9 @@ impl Nginx {
                      listen 127.0.0.1:{port};
                      location / {{
                          proxy_pass http://{hub};
-                         proxy_http_version 1.1;
+                         # (In answers over HTTP/1.1 it passes each chunk on, whatever it is told.)
+                         proxy_http_version 1.0;
                          proxy_set_header Host $http_host;
-                         proxy_set_header Connection \"\";
                          proxy_buffering on;
                          proxy_ignore_headers X-Accel-Buffering;
                      }}
