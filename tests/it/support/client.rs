@@ -181,7 +181,7 @@ impl Client {
     /// Tells a browser what to do.
     pub(crate) fn command(&mut self, command: &serde_json::Value) {
         let stdin = self.stdin.as_mut().expect("the browser's input");
-        writeln!(stdin, "{command}").expect("a browser that listens");
+        writeln!(stdin, "{command}").expect("a program that listens");
     }
 
     /// Waits until the stream is open.
