@@ -1,6 +1,7 @@
 //! The programs in `examples/` that do not end by themselves, from end to end.
 
 mod chat;
+mod dashboard;
 
 use crate::support::{broker::Home, ports};
 use std::{
