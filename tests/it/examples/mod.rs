@@ -2,6 +2,7 @@
 
 mod chat;
 mod dashboard;
+mod feed;
 
 use crate::support::{broker::Home, ports};
 use std::{
