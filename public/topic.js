@@ -10,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 const { dataset } = document.querySelector("main");
 const stream = new URL(dataset.stream, location.href);
 const list = $("rows");
-const rows = new Rows(list, () => $("empty")?.remove(), Math.max(ROWS_MAX, list.childElementCount));
+const rows = new Rows(list, showRows, Math.max(ROWS_MAX, list.childElementCount));
 
 let cursor = dataset.cursor;
 let events;
@@ -44,6 +44,11 @@ function open() {
 function close() {
   clearTimeout(timer);
   events?.close();
+}
+
+function showRows() {
+  $("empty")?.remove();
+  $("facts").textContent = "the newest first";
 }
 
 function show(state, text) {
