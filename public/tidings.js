@@ -95,8 +95,7 @@ class Line {
     on(page, "visibilitychange", () => page.hidden || this.retry());
   }
 
-  add(subscription) {
-    this.subscriptions.add(subscription);
+  start(subscription) {
     if (this.awake) subscription.read();
     else this.wake();
   }
@@ -148,7 +147,7 @@ class Line {
       this.watch = setInterval(() => {
         const late = now() - this.heard > SILENCE_MS + 500 * Math.random();
         if (late && !this.release && !document.hidden) this.stand({ steal: true });
-      }, 500);
+      }, 1000);
       this.stand();
     }
     for (const subscription of this.subscriptions) subscription.read();
@@ -354,7 +353,10 @@ class Line {
         this.failures = 0;
         this.pollMs = POLL_MS;
         this.beat();
-      } else if (line.close?.retry) throw Object.assign(new Error("The hub is going down."), { retryMs: line.close.retry });
+      } else if (line.close?.retry) {
+        tell();
+        throw Object.assign(new Error("The hub is going down."), { retryMs: line.close.retry });
+      }
     };
     const query = { format: "ndjson", open: 1, heartbeat: `${HEARTBEAT_MS}ms`, ...(this.at && { after: this.at }) };
     const watch = () => {
@@ -430,10 +432,12 @@ class Subscription {
       while (keys.includes(this.#key));
       this.cursor ??= stored(() => sessionStorage[this.#key]);
     }
-    queueMicrotask(() => this.#closed || line.add(this));
+    line.subscriptions.add(this);
+    queueMicrotask(() => this.#closed || line.start(this));
   }
 
   close() {
+    if (this.#closed) return;
     this.#closed = true;
     this.rest();
     stored(() => delete sessionStorage[this.#key]);

@@ -7,6 +7,7 @@
 //   {"close": TAB}                                     closes it
 //   {"end": TAB}                                       ends its subscriptions
 //   {"freeze": TAB}, {"thaw": TAB}                     as browsers do with hidden tabs
+//   {"lose": TAB}                                      loses a third of what it tells other tabs, and says some twice
 //   {"hang": TAB, "ms": MS}                            its script does nothing else for so long
 //   {"publish": TAB, "topic": TOPIC, "data": DATA}
 //   {"leaders": ""}                                    which tabs lead
@@ -104,6 +105,15 @@ const commands = {
   },
   freeze: (name) => live(name, "frozen"),
   thaw: (name) => live(name, "active"),
+  async lose(name) {
+    await tabs.get(name).page.evaluate(() => {
+      const post = BroadcastChannel.prototype.postMessage;
+      BroadcastChannel.prototype.postMessage = function (message) {
+        for (let times = Math.floor(3 * Math.random()); times > 0; times -= 1) post.call(this, message);
+      };
+    });
+    answer("lossy");
+  },
   async hang(name, { ms }) {
     const hang = (ms) => void setTimeout(() => {
       for (const end = Date.now() + ms; Date.now() < end; );
