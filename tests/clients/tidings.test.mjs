@@ -159,6 +159,23 @@ test("a refusal ends it", async () => {
   assert.equal(asked.length, 2);
 });
 
+test("where pages may have no locks, it goes alone", async () => {
+  const globals = {
+    document: { addEventListener() {}, hidden: false },
+    addEventListener() {},
+    isSecureContext: true,
+    navigator: { locks: { request: () => Promise.reject(new Error("denied")) } },
+  };
+  for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true });
+  try {
+    const answers = [() => offline(), page("1-0"), stream(lines(opened(0), event(1)), 1e9, false)];
+    const { told } = await subscribe(answers, (line) => line === "1");
+    assert.deepEqual(told.slice(-3), ["open", "1", "closed"]);
+  } finally {
+    for (const name of Object.keys(globals)) delete globalThis[name];
+  }
+});
+
 test("a handler that throws is the page's affair", async () => {
   const thrown = [];
   const before = globalThis.queueMicrotask;

@@ -68,7 +68,8 @@ async fn a_leader_that_hangs_is_replaced() {
     let hung = tabs.leader().await;
     let other = all.iter().find(|tab| **tab != hung).expect("another tab");
     tabs.ask(json!({"hang": hung, "ms": 15_000}));
-    tabs.state(other, "open", |state| state["leader"] == true).await;
+    tabs.state(other, "open", |state| state["leader"] == true)
+        .await;
     let published = publish(&hub, "demo", numbers("meanwhile", 20)).await;
     tabs.see(std::slice::from_ref(other), &published).await;
     // Once it can, it sees them too, and does not lead any more.
