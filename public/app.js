@@ -87,9 +87,8 @@ function showWatched() {
   $("curl-publish").textContent = `curl -d 'hello' ${quoted(hub.url + topicPath(target))}`;
   $("js-subscribe").textContent =
     `import { Tidings } from "${hub.url}tidings.js";\n` +
-    `new Tidings("${hub.url}").subscribe(${JSON.stringify(topics)}, {\n` +
-    "  onEvent: ({ topic, data }) => console.log(topic, data),\n" +
-    "});";
+    `const hub = new Tidings("${hub.url}");\n` +
+    `hub.subscribe(${JSON.stringify(topics)}, { onEvent: console.log });`;
 }
 
 const topicPath = (topic) => `topics/${topic.split("/").map(encodeURIComponent).join("/")}`;

@@ -6,7 +6,7 @@
 // twice, whatever is lost between tabs, and however many believe that they lead.
 
 const HEARTBEAT_MS = 2000;
-/** A stream so silent is dead, or held back on its way; a leader so silent hangs. */
+/** A stream so silent is dead or held back, a leader so silent hangs. */
 const SILENCE_MS = 5000;
 /** For the other tabs to tell their topics. */
 const GATHER_MS = 50;
@@ -15,7 +15,7 @@ const CALL_BEATS = 5;
 const RETRY_MS = 2000;
 const RETRY_MAX_MS = 30_000;
 const POLL_S = 20;
-/** From a fall back to polling until a stream is tried again: at first, doubled each time, and at most. */
+/** Until a stream is tried again after it fell back to polling: at first, then doubled, at most. */
 const POLL_MS = 60_000;
 const POLL_MAX_MS = 3_600_000;
 const PAGE_MS = 30_000;
@@ -27,7 +27,7 @@ const CHANGED = new Error("other topics");
 const SILENT = new Error("silence");
 
 const now = () => performance.now();
-const random = () => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");
+const random = () => crypto.getRandomValues(new Uint32Array(4)).join("");
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 const after = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -83,7 +83,7 @@ class Line {
 
   constructor(url) {
     this.url = url;
-    this.name = `tidings ${url}`;
+    this.name = `tidings 1 ${url}`;
     const page = globalThis.document;
     if (!page) return;
     const on = (target, type, act) => target.addEventListener(type, act);
@@ -92,11 +92,14 @@ class Line {
       on(target, back, () => this.wake());
     }
     on(globalThis, "online", () => this.retry());
-    on(page, "visibilitychange", () => page.hidden || this.retry());
+    on(page, "visibilitychange", () => {
+      if (page.hidden) return;
+      this.retry();
+      this.channel?.postMessage({ retry: true });
+    });
   }
 
-  add(subscription) {
-    this.subscriptions.add(subscription);
+  start(subscription) {
     if (this.awake) subscription.read();
     else this.wake();
   }
@@ -148,7 +151,7 @@ class Line {
       this.watch = setInterval(() => {
         const late = now() - this.heard > SILENCE_MS + 500 * Math.random();
         if (late && !this.release && !document.hidden) this.stand({ steal: true });
-      }, 500);
+      }, 1000);
       this.stand();
     }
     for (const subscription of this.subscriptions) subscription.read();
@@ -166,19 +169,21 @@ class Line {
     for (const subscription of this.subscriptions) subscription.rest();
   }
 
-  /** Leads once it has the lock; stands again if that is stolen. */
+  /** Leads once it has the lock; stands again if that is stolen. Without locks it goes alone. */
   async stand(how) {
     const before = this.queued;
     const queued = (this.queued = new AbortController());
+    let led;
     this.heard = now();
     const held = navigator.locks.request(this.name, how ?? { signal: queued.signal }, () => {
-      if (this.awake && this.queued === queued) return this.lead();
+      if (this.queued === queued) return (led = this.lead());
     });
     before?.abort();
     await held.catch(() => {});
     if (this.queued !== queued) return;
     this.stepDown();
-    if (this.awake) this.stand();
+    if (led) this.stand();
+    else this.part();
   }
 
   lead() {
@@ -196,7 +201,7 @@ class Line {
     this.retry();
   }
 
-  /** What all want together is refused: to each its own stream. */
+  /** To each tab its own stream. */
   part() {
     this.sleep();
     this.apart = true;
@@ -215,6 +220,7 @@ class Line {
       this.peers.set(page, { ...message, calls: 0 });
       if (this.release) this.changed();
     } else if (message.bye) this.peers.delete(page);
+    else if (message.retry) this.retry();
     else if (message.part) this.part();
     else {
       this.heard = now();
@@ -354,7 +360,10 @@ class Line {
         this.failures = 0;
         this.pollMs = POLL_MS;
         this.beat();
-      } else if (line.close?.retry) throw Object.assign(new Error("The hub is going down."), { retryMs: line.close.retry });
+      } else if (line.close?.retry) {
+        tell();
+        throw Object.assign(new Error("The hub is going down."), { retryMs: line.close.retry });
+      }
     };
     const query = { format: "ndjson", open: 1, heartbeat: `${HEARTBEAT_MS}ms`, ...(this.at && { after: this.at }) };
     const watch = () => {
@@ -430,10 +439,12 @@ class Subscription {
       while (keys.includes(this.#key));
       this.cursor ??= stored(() => sessionStorage[this.#key]);
     }
-    queueMicrotask(() => this.#closed || line.add(this));
+    line.subscriptions.add(this);
+    queueMicrotask(() => this.#closed || line.start(this));
   }
 
   close() {
+    if (this.#closed) return;
     this.#closed = true;
     this.rest();
     stored(() => delete sessionStorage[this.#key]);
@@ -558,7 +569,7 @@ export class Tidings {
     return new Subscription(lines.get(this.url), [...new Set([topics].flat())], options);
   }
 
-  /** Once, however often it has to be sent. */
+  /** Stores it once, however often it is sent. */
   async publish(topic, data, { event, ownId, key = random(), signal } = {}) {
     // Not to `topics/{topic}`: URL parsers remove the segments `.` and `..`.
     const body = JSON.stringify({ topic, data, event, own_id: ownId, idempotency_key: key });

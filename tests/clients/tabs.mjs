@@ -1,4 +1,6 @@
-// Tabs of one Chromium, each with subscriptions of `public/tidings.js`: node tabs.mjs ORIGIN [--host-resolver-rules=…]
+// Tabs of one Chromium, each with subscriptions of `public/tidings.js`: node tabs.mjs ORIGIN [--elsewhere] [FLAG…]
+//
+// The tabs' pages are the hub's, or with `--elsewhere` of another origin on this machine. Other flags are Chromium's.
 //
 // Commands, one JSON object per line of standard input:
 //
@@ -7,12 +9,14 @@
 //   {"close": TAB}                                     closes it
 //   {"end": TAB}                                       ends its subscriptions
 //   {"freeze": TAB}, {"thaw": TAB}                     as browsers do with hidden tabs
+//   {"lose": TAB}                                      loses a third of what it tells other tabs, and says some twice
 //   {"hang": TAB, "ms": MS}                            its script does nothing else for so long
 //   {"publish": TAB, "topic": TOPIC, "data": DATA}
 //   {"leaders": ""}                                    which tabs lead
 //
 // A line about a subscription has its tab's name as "stream"; "TAB/state" tells its states, and "" what was asked for.
 
+import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { finish, launch } from "./browser.mjs";
 
@@ -20,7 +24,10 @@ const say = (line) => console.log(JSON.stringify(line));
 const answer = (event, data = "") => say({ id: "", event, data: JSON.stringify(data) });
 
 const [origin, ...flags] = process.argv.slice(2);
+const elsewhere = flags[0] === "--elsewhere" && flags.shift();
 const browser = await launch(...flags);
+// Without a subscription of its own.
+const address = elsewhere ? await servePage() : `${origin}/problems/`;
 const context = await browser.newContext();
 const tabs = new Map();
 await context.exposeFunction("sayAll", (name, lines) => {
@@ -31,19 +38,27 @@ await context.exposeFunction("sayAll", (name, lines) => {
   }
 });
 
-/** A page of the hub without a subscription of its own. */
+async function servePage() {
+  const server = createServer((_, response) => {
+    response.setHeader("Content-Type", "text/html");
+    response.end("<!doctype html><title>A dashboard under development</title>");
+  });
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  return `http://127.0.0.1:${server.address().port}/`;
+}
+
 async function open(name) {
   const page = await context.newPage();
   page.on("pageerror", (error) => console.error(`${name}: ${error.message}`));
   tabs.set(name, { page, asked: [], said: 0 });
-  await page.goto(`${origin}/problems/`);
+  await page.goto(address);
 }
 
 async function subscribe(name, { topics, options }) {
   const { page } = tabs.get(name);
   await page.evaluate(
-    async ({ name, topics, options }) => {
-      const { Tidings } = await import("/tidings.js");
+    async ({ origin, name, topics, options }) => {
+      const { Tidings } = await import(`${origin}/tidings.js`);
       // Numbered, and kept over a reload: what the page has seen is told, and once.
       let waiting = JSON.parse(sessionStorage.waiting ?? "[]");
       let sending = false;
@@ -61,7 +76,7 @@ async function subscribe(name, { topics, options }) {
         }
         sending = false;
       }
-      window.hub = new Tidings("/");
+      window.hub = new Tidings(origin);
       const message = (event, data) => tell({ stream: name, id: "", event, data: JSON.stringify(data) });
       const subscription = window.hub.subscribe(topics, {
         ...options,
@@ -76,7 +91,7 @@ async function subscribe(name, { topics, options }) {
       });
       (window.subscriptions ??= []).push(subscription);
     },
-    { name, topics, options },
+    { origin, name, topics, options },
   );
 }
 
@@ -104,6 +119,15 @@ const commands = {
   },
   freeze: (name) => live(name, "frozen"),
   thaw: (name) => live(name, "active"),
+  async lose(name) {
+    await tabs.get(name).page.evaluate(() => {
+      const post = BroadcastChannel.prototype.postMessage;
+      BroadcastChannel.prototype.postMessage = function (message) {
+        for (let times = Math.floor(3 * Math.random()); times > 0; times -= 1) post.call(this, message);
+      };
+    });
+    answer("lossy");
+  },
   async hang(name, { ms }) {
     const hang = (ms) => void setTimeout(() => {
       for (const end = Date.now() + ms; Date.now() < end; );

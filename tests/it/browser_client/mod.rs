@@ -81,7 +81,11 @@ fn names(count: usize) -> Vec<String> {
 }
 
 /// Publishes these, one after the other.
-async fn publish(hub: &HubProcess, topic: &str, data: impl IntoIterator<Item = String>) -> Vec<Message> {
+async fn publish(
+    hub: &HubProcess,
+    topic: &str,
+    data: impl IntoIterator<Item = String>,
+) -> Vec<Message> {
     let mut published = Vec::new();
     for data in data {
         let id = hub.publish(topic, &data).await;
@@ -119,7 +123,17 @@ async fn until_streams(hub: &HubProcess, topic: &str, count: u64) {
 
 /// Where they part, for people to read.
 fn differing(seen: &[Message], expected: &[Message]) -> String {
-    let at = seen.iter().zip(expected).take_while(|(a, b)| a == b).count();
+    let at = seen
+        .iter()
+        .zip(expected)
+        .take_while(|(a, b)| a == b)
+        .count();
     let (seen, expected) = (&seen[at..], &expected[at..]);
-    format!("after {at}: {:?} of {}, not {:?} of {}", seen.first(), seen.len(), expected.first(), expected.len())
+    format!(
+        "after {at}: {:?} of {}, not {:?} of {}",
+        seen.first(),
+        seen.len(),
+        expected.first(),
+        expected.len()
+    )
 }

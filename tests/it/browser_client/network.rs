@@ -109,7 +109,11 @@ impl Nginx {
             assert!(Instant::now() < deadline, "nginx does not listen");
             sleep(Duration::from_millis(20)).await;
         }
-        Self { process, port, _home: home }
+        Self {
+            process,
+            port,
+            _home: home,
+        }
     }
 }
 
@@ -126,7 +130,8 @@ async fn where_streams_are_held_back_it_polls() {
     let nginx = Nginx::start(&hub).await;
     let (mut tabs, all) = opened(&format!("http://127.0.0.1:{}", nginx.port), 3).await;
     for tab in &all {
-        tabs.state(tab, "open", |state| state["via"] == "poll").await;
+        tabs.state(tab, "open", |state| state["via"] == "poll")
+            .await;
     }
     let first = publish(&hub, "demo", numbers("first", 1)).await;
     tabs.see(&all, &first).await;

@@ -42,7 +42,10 @@ async fn a_gap_is_told_to_whom_it_concerns() {
     let (busy, quiet) = (["busy".to_owned()], ["quiet".to_owned()]);
     tabs.open("busy", &["busy"], json!({})).await;
     tabs.open("quiet", &["quiet"], json!({})).await;
-    let (b1, q1) = (publish(&hub, "busy", numbers("b", 1)).await, publish(&hub, "quiet", numbers("q", 1)).await);
+    let (b1, q1) = (
+        publish(&hub, "busy", numbers("b", 1)).await,
+        publish(&hub, "quiet", numbers("q", 1)).await,
+    );
     tabs.see(&busy, &b1).await;
     tabs.see(&quiet, &q1).await;
 
@@ -77,7 +80,13 @@ async fn a_refusal_is_final_and_concerns_nobody_else() {
     tabs.open("good", &["a", "b"], json!({})).await;
     tabs.ask(json!({"open": "bad", "topics": ["a/**/b"]}));
     let refused = tabs.state("bad", "refused", |_| true).await;
-    assert!(refused["problem"]["detail"].as_str().expect("words").contains("a/**/b"), "{refused}");
+    assert!(
+        refused["problem"]["detail"]
+            .as_str()
+            .expect("words")
+            .contains("a/**/b"),
+        "{refused}"
+    );
     let published = publish(&hub, "a", numbers("a", 3)).await;
     tabs.see(&["good".to_owned()], &published).await;
 
@@ -85,7 +94,10 @@ async fn a_refusal_is_final_and_concerns_nobody_else() {
     tabs.open("more", &["c", "d"], json!({})).await;
     until_streams(&hub, "c", 1).await;
     until_streams(&hub, "a", 1).await;
-    let (a, c) = (publish(&hub, "a", numbers("more a", 3)).await, publish(&hub, "c", numbers("c", 3)).await);
+    let (a, c) = (
+        publish(&hub, "a", numbers("more a", 3)).await,
+        publish(&hub, "c", numbers("c", 3)).await,
+    );
     tabs.see(&["good".to_owned()], &a).await;
     tabs.see(&["more".to_owned()], &c).await;
 }
@@ -108,14 +120,34 @@ async fn a_page_that_is_not_secure_has_a_connection_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_another_origin_use_it_as_well() {
+    let hub = HubProcess::start("");
+    let mut tabs = Tabs(Client::tabs(&hub.origin(), &["--elsewhere"]).await);
+    let both = ["one".to_owned(), "two".to_owned()];
+    for tab in &both {
+        tabs.open(tab, &["demo"], json!({})).await;
+    }
+    let stored = tabs
+        .asked(json!({"publish": "two", "topic": "demo", "data": "hello"}))
+        .await;
+    let expected = [Message::new(stored["id"].as_str().expect("an id"), "hello")];
+    tabs.see(&both, &expected).await;
+    until_streams(&hub, "demo", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_tab_publishes_comes_back_once() {
     let mut hub = HubProcess::start("");
     let mut tabs = Tabs::of(&hub.origin()).await;
     tabs.open("tab", &["a/b"], json!({})).await;
-    let stored = tabs.asked(json!({"publish": "tab", "topic": "a/b", "data": {"n": 1}})).await;
+    let stored = tabs
+        .asked(json!({"publish": "tab", "topic": "a/b", "data": {"n": 1}}))
+        .await;
     let expected = Message::new(stored["id"].as_str().expect("an id"), r#"{"n":1}"#);
     assert_eq!(tabs.0.message_of("tab").await, expected);
-    let refused = tabs.asked(json!({"publish": "tab", "topic": "tidings.mine", "data": "x"})).await;
+    let refused = tabs
+        .asked(json!({"publish": "tab", "topic": "tidings.mine", "data": "x"}))
+        .await;
     assert!(refused["problem"]["type"].is_string(), "{refused}");
 
     // It is sent again until the hub is back.

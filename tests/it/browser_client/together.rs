@@ -68,7 +68,8 @@ async fn a_leader_that_hangs_is_replaced() {
     let hung = tabs.leader().await;
     let other = all.iter().find(|tab| **tab != hung).expect("another tab");
     tabs.ask(json!({"hang": hung, "ms": 15_000}));
-    tabs.state(other, "open", |state| state["leader"] == true).await;
+    tabs.state(other, "open", |state| state["leader"] == true)
+        .await;
     let published = publish(&hub, "demo", numbers("meanwhile", 20)).await;
     tabs.see(std::slice::from_ref(other), &published).await;
     // Once it can, it sees them too, and does not lead any more.
@@ -105,4 +106,24 @@ async fn each_tab_sees_its_own_topics() {
     tabs.close("all").await;
     until_streams(&hub, "room/b", 0).await;
     until_streams(&hub, "room/a", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_lost_between_tabs_is_noticed() {
+    let hub = HubProcess::start("");
+    let mut tabs = Tabs::of(&hub.origin()).await;
+    let all = names(4);
+    for tab in &all {
+        tabs.open(tab, &["demo"], json!({})).await;
+        tabs.asked(json!({"lose": tab})).await;
+    }
+    let mut left = all;
+    for round in ["first", "second", "third"] {
+        let published = publish(&hub, "demo", numbers(round, 300)).await;
+        tabs.see(&left, &published).await;
+        let leader = tabs.leader().await;
+        tabs.close(&leader).await;
+        left.retain(|tab| *tab != leader);
+    }
+    assert_eq!(left.len(), 1);
 }
