@@ -31,7 +31,7 @@ die() {
 }
 
 show() { # show READER TEXT
-    printf '%-8s| %s\n' "$1" "$2"
+    printf '%-7s | %s\n' "$1" "$2"
 }
 
 stream() { # stream FORMAT LAST-ID TOPIC...: one connection
