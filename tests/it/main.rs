@@ -43,3 +43,4 @@ mod rude_clients;
 mod sharing;
 mod support;
 mod wire;
+mod ws;

@@ -10,6 +10,7 @@
 
 mod handshake;
 mod message;
+mod publishes;
 mod reader;
 mod session;
 mod wire;

@@ -3,22 +3,19 @@
 use super::{
     URL,
     message::{self, Asked, Message, Refused, Subscribe},
+    publishes::Publishes,
     reader::{Reader, Said, next_of},
     wire::{Received, Wire},
 };
 use crate::{
     delivery::silence::Silence,
-    event::Draft,
     fanout::CloseReason,
     http::{
         App,
-        outcome::{append_problem, put_result},
         problem::{self, Problem},
     },
-    log::{BoxFuture, Outcome},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::upgrade::Upgraded;
 use std::{
     future::{Future, poll_fn},
@@ -28,9 +25,6 @@ use std::{
     task::Poll,
 };
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-
-/// Events of a connection that are on their way to the log. While there are so many, nothing is read from it.
-const PUBLISHES_MAX: usize = 64;
 
 /// One connection.
 pub(super) struct Session {
@@ -46,8 +40,7 @@ struct Open {
     readers: Vec<Reader>,
     /// The reader that is asked first.
     turn: usize,
-    /// Each gives the message that answers it.
-    publishes: FuturesUnordered<BoxFuture<'static, String>>,
+    publishes: Publishes,
     /// How long nothing was heard of the client.
     silence: Silence,
     /// Whether it was asked if it is there, and has not answered yet.
@@ -58,7 +51,7 @@ struct Open {
 enum Event {
     Said(usize, Said),
     Received(Received),
-    Published(String),
+    Published(Vec<String>),
     Silent,
     Drain,
 }
@@ -93,7 +86,7 @@ impl Session {
             wire: wire.await,
             readers: self.readers,
             turn: 0,
-            publishes: FuturesUnordered::new(),
+            publishes: Publishes::new(self.app.ingest.clone()),
             silence: Silence::new(&self.app.streams.silences),
             asked: false,
             app: self.app,
@@ -125,7 +118,7 @@ impl Open {
                 Event::Received(Received::End(Some((code, reason)))) => {
                     Err(End::Told(code, reason.to_owned()))
                 }
-                Event::Published(answer) => self.answer(answer).await,
+                Event::Published(answers) => self.send_all(answers).await.map_err(End::from),
                 Event::Silent => self.ping().await,
                 Event::Drain => Err(self.come_back()),
             };
@@ -137,11 +130,10 @@ impl Open {
 
     /// Waits for what happens next. All that was to be sent is sent by then.
     async fn next(&mut self) -> Event {
-        let reads = self.publishes.len() < PUBLISHES_MAX;
-        let publishes = !self.publishes.is_empty();
+        let reads = !self.publishes.is_full();
         tokio::select! {
             () = self.app.drain.cancelled() => Event::Drain,
-            Some(answer) = self.publishes.next(), if publishes => Event::Published(answer),
+            answers = self.publishes.next() => Event::Published(answers),
             received = self.wire.receive(), if reads => Event::Received(received),
             (at, said) = next_of(&mut self.readers, self.turn), if !self.readers.is_empty() => Event::Said(at, said),
             () = poll_fn(|cx| self.silence.poll_end(cx)) => Event::Silent,
@@ -174,31 +166,21 @@ impl Open {
 
     /// Sends a message of the hub's own.
     async fn send(&mut self, message: String) -> io::Result<()> {
+        self.send_all(vec![message]).await
+    }
+
+    /// Sends messages of the hub's own, together.
+    async fn send_all(&mut self, messages: Vec<String>) -> io::Result<()> {
         let wire = &mut self.wire;
         let sent = async {
-            wire.feed(message).await?;
+            for message in messages {
+                wire.feed(message).await?;
+            }
             wire.flush().await
         };
         if patiently(&mut self.readers, sent).await? {
             self.heard();
         }
-        Ok(())
-    }
-
-    /// Sends an answer, and the other ones that are there, together.
-    async fn answer(&mut self, first: String) -> Result<(), End> {
-        let mut answers = vec![first];
-        while let Poll::Ready(Some(answer)) = now(self.publishes.next()).await {
-            answers.push(answer);
-        }
-        let wire = &mut self.wire;
-        let sent = async {
-            for answer in answers {
-                wire.feed(answer).await?;
-            }
-            wire.flush().await
-        };
-        patiently(&mut self.readers, sent).await?;
         Ok(())
     }
 
@@ -211,7 +193,7 @@ impl Open {
             Ok(Message { reference, asked }) => {
                 let done = match asked {
                     Asked::Publish(draft) => {
-                        self.publish(reference, draft, message::shown(text));
+                        self.publishes.add(draft, reference, text);
                         return Ok(());
                     }
                     Asked::Subscribe(asked) => self.subscribe(*asked),
@@ -260,27 +242,12 @@ impl Open {
         Ok(())
     }
 
-    fn publish(&mut self, reference: Option<String>, draft: Draft, shown: &str) {
-        let (ingest, shown) = (self.app.ingest.clone(), shown.to_owned());
-        self.publishes.push(Box::pin(async move {
-            let topic = draft.topic.clone();
-            let mut result = String::with_capacity(96 + topic.as_str().len());
-            let done = match ingest.publish(vec![draft], true).await {
-                Ok(outcomes) => {
-                    let outcome = outcomes.first().copied().unwrap_or(Outcome::Conflict);
-                    put_result(&topic, outcome, &mut result)
-                }
-                Err(error) => Err(append_problem(error)),
-            };
-            match done {
-                Ok(()) => message::published(reference, &result),
-                Err(problem) => message::error(reference, &problem, &shown),
-            }
-        }));
-    }
-
     /// A subscription ends. With that of the URL the connection does: its client may never look for anything else.
     async fn end_reader(&mut self, at: usize, reason: CloseReason) -> Result<(), End> {
+        if self.app.drain.is_cancelled() {
+            // That is why it ended, or will be heard of all the same.
+            return Err(self.come_back());
+        }
         let reader = self.readers.swap_remove(at);
         let after = (reason == CloseReason::NotReady).then(|| self.app.streams.come_back());
         let closed = message::closed(reason, after);
@@ -316,11 +283,12 @@ impl Open {
     }
 
     async fn end(mut self, end: End) {
-        // Whoever publishes is told what became of it, if that can be.
-        let mut answered = !matches!(end, End::Gone(_) | End::Closed);
         self.readers.clear();
-        while let Some(answer) = self.publishes.next().await {
-            answered = answered && self.send(answer).await.is_ok();
+        // Whoever publishes is told what became of it, if that can be.
+        let mut told = matches!(end, End::Told(..));
+        while !self.publishes.is_empty() {
+            let answers = self.publishes.next().await;
+            told = told && self.send_all(answers).await.is_ok();
         }
         match end {
             End::Told(code, reason) => self.wire.close(Some((code, reason))).await,
