@@ -11,7 +11,7 @@ import threading
 import time
 from urllib.parse import quote
 
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 
@@ -37,8 +37,8 @@ class Listener:
                 say({"id": str(code), "event": "close", "data": reason})
                 asked = re.fullmatch(r"retry=(\d+)", reason)
                 retry = int(asked[1]) if asked else retry
-            except (OSError, EOFError, TimeoutError):
-                pass
+            except (OSError, EOFError, TimeoutError, InvalidHandshake):
+                pass  # it is down, or going down
             say({"lost": True})
             time.sleep(retry / 1000)
 

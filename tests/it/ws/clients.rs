@@ -9,74 +9,60 @@ use serde_json::json;
 
 const SOON: &str = "subscribe.drain_retry_min = \"100ms\"\nsubscribe.drain_retry_max = \"200ms\"\n";
 
-/// What a client saw up to an event, but for what it was told of its connections and publishes.
-async fn events(client: &mut Client, stream: &str, last: &str) -> Vec<Message> {
-    let mut seen = client.until_of(stream, last).await;
-    seen.retain(|message| !matches!(message.event.as_str(), "close" | "published"));
-    seen
+/// A client, the name of its stream, and its own.
+type Named = (Client, &'static str, &'static str);
+
+/// All three, listening.
+async fn clients(hub: &HubProcess, topic: &str) -> [Named; 3] {
+    let url = format!(
+        "{}/ws?topic={topic}",
+        hub.origin().replace("http://", "ws://")
+    );
+    let mut chromium = Client::chromium(&hub.origin()).await;
+    chromium.try_to_open("c", &url, Library::WebSocket);
+    let mut clients = [
+        (Client::ws(&url), "", "ws"),
+        (Client::websockets(&url), "", "websockets"),
+        (chromium, "c", "chromium"),
+    ];
+    for (client, stream, _) in &mut clients {
+        client.opened_of(stream).await;
+    }
+    clients
+}
+
+/// The next event that a client sees, and, if it published one, the id that it was told; in either order.
+async fn event((client, stream, _): &mut Named, published: bool) -> (Message, Option<String>) {
+    let (mut event, mut id) = (None, None);
+    loop {
+        let message = client.message_of(stream).await;
+        match message.event.as_str() {
+            "close" => {}
+            "published" => id = Some(message.id),
+            _ => assert!(event.replace(message).is_none(), "two events"),
+        }
+        if let Some(event) = &event
+            && id.is_some() == published
+        {
+            return (event.clone(), id);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn they_publish_and_resume_over_a_drain_and_a_crash() {
     let mut hub = HubProcess::start(SOON);
-    let url = format!(
-        "{}/ws?topic=demo/*",
-        hub.origin().replace("http://", "ws://")
-    );
-    let mut clients = [
-        (Client::ws(&url), "", "ws"),
-        (Client::websockets(&url), "", "websockets"),
-        (
-            Client::chromium(&hub.origin()).await,
-            "chromium",
-            "chromium",
-        ),
-    ];
-    clients[2]
-        .0
-        .try_to_open("chromium", &url, Library::WebSocket);
-    for (client, stream, _) in &mut clients {
-        client.opened_of(stream).await;
-    }
-    let mut expected: Vec<Message> = Vec::new();
+    let mut clients = clients(&hub, "demo/*").await;
     for stop in [HubProcess::terminate, HubProcess::kill] {
-        // Each publishes, one after the other, and all see it.
         for publisher in 0..clients.len() {
             let (client, stream, name) = &mut clients[publisher];
-            let data = format!("by {name}, \"ä\"\n{}", expected.len());
-            let event = json!({ "topic": "demo/a", "data": data });
-            client.publish(stream, name, &event);
-            let mut told = client.message_of(stream).await;
-            let mut seen = None;
-            while told.event != "published" {
-                if told.event == "message" {
-                    seen = Some(told);
-                }
-                told = client.message_of(stream).await;
-            }
-            assert_eq!(told.data, *name);
-            expected.push(Message::new(&told.id, &data));
-            if let Some(seen) = seen {
-                // It came before its answer.
-                assert_eq!(Some(&seen), expected.last());
-                expected.pop();
-                for (at, (client, stream, name)) in clients.iter_mut().enumerate() {
-                    if at != publisher {
-                        assert_eq!(
-                            events(client, stream, &data).await,
-                            [seen.clone()],
-                            "{name}"
-                        );
-                    }
-                }
-            } else {
-                let seen = expected.pop().unwrap();
-                for (client, stream, name) in &mut clients {
-                    assert_eq!(
-                        events(client, stream, &data).await,
-                        [seen.clone()],
-                        "{name}"
-                    );
+            let data = format!("by {name}, \"ä\"\n");
+            client.publish(stream, name, &json!({ "topic": "demo/a", "data": data }));
+            let (seen, id) = event(&mut clients[publisher], true).await;
+            assert_eq!(seen, Message::new(&id.unwrap(), &data));
+            for (at, client) in clients.iter_mut().enumerate() {
+                if at != publisher {
+                    assert_eq!(event(client, false).await.0, seen, "{}", client.2);
                 }
             }
         }
@@ -86,33 +72,17 @@ async fn they_publish_and_resume_over_a_drain_and_a_crash() {
         let id = hub.publish("demo/b", "while you were away").await;
         hub.terminate();
         hub.start_again();
-        for (client, stream, name) in &mut clients {
-            let seen = events(client, stream, "while you were away").await;
-            assert_eq!(seen, [Message::new(&id, "while you were away")], "{name}");
+        for client in &mut clients {
+            let expected = Message::new(&id, "while you were away");
+            assert_eq!(event(client, false).await.0, expected, "{}", client.2);
         }
-        expected.clear();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_is_seen_as_1012_with_a_time_to_come_back() {
     let mut hub = HubProcess::start(SOON);
-    let url = format!("{}/ws?topic=demo", hub.origin().replace("http://", "ws://"));
-    let mut clients = [
-        (Client::ws(&url), "", "ws"),
-        (Client::websockets(&url), "", "websockets"),
-        (
-            Client::chromium(&hub.origin()).await,
-            "chromium",
-            "chromium",
-        ),
-    ];
-    clients[2]
-        .0
-        .try_to_open("chromium", &url, Library::WebSocket);
-    for (client, stream, _) in &mut clients {
-        client.opened_of(stream).await;
-    }
+    let mut clients = clients(&hub, "demo").await;
     hub.terminate();
     for (client, stream, name) in &mut clients {
         let close = client.message_of(stream).await;
