@@ -45,6 +45,10 @@ const LINGER_BYTES: usize = 64 << 10; // 64 KiB
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// What a connection becomes: a task of its own, since the one that it begins in has more room than that needs.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most become streams, and a box would cost each an allocation"
+)]
 enum Became {
     Stream(Streaming),
     Socket(Box<ws::Opened>, OwnedSemaphorePermit),

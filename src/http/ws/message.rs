@@ -53,7 +53,7 @@ pub(super) struct Subscribe {
 /// A message that is refused.
 pub(super) struct Refused {
     pub(super) reference: Option<String>,
-    pub(super) problem: Problem,
+    pub(super) problem: Box<Problem>,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +98,7 @@ struct WireUnsubscribe {
 pub(super) fn parse(text: &str, bounds: Bounds, filters_max: usize) -> Result<Message, Refused> {
     let wire: Wire<'_> = object(text).map_err(|problem| Refused {
         reference: None,
-        problem,
+        problem: Box::new(problem),
     })?;
     let Wire {
         reference,
@@ -111,7 +111,7 @@ pub(super) fn parse(text: &str, bounds: Bounds, filters_max: usize) -> Result<Me
     {
         return Err(Refused {
             reference: None,
-            problem,
+            problem: Box::new(problem),
         });
     }
     let asked = match (subscribe, unsubscribe, publish) {
@@ -126,7 +126,10 @@ pub(super) fn parse(text: &str, bounds: Bounds, filters_max: usize) -> Result<Me
     };
     match asked {
         Ok(asked) => Ok(Message { reference, asked }),
-        Err(problem) => Err(Refused { reference, problem }),
+        Err(problem) => Err(Refused {
+            reference,
+            problem: Box::new(problem),
+        }),
     }
 }
 
@@ -250,7 +253,7 @@ pub(super) fn published(reference: Option<String>, result: &str) -> String {
 }
 
 /// `{"sub","subscribed"}`, `{"sub","gap"}` or `{"sub","closed"}`.
-pub(super) fn told(sub: &str, what: &str, data: Value) -> String {
+pub(super) fn told(sub: &str, what: &str, data: &Value) -> String {
     json!({ "sub": sub, what: data }).to_string()
 }
 

@@ -44,6 +44,7 @@ pub(super) struct Opened {
     app: Arc<App>,
     on_upgrade: OnUpgrade,
     reader: Option<Reader>,
+    paced: bool,
 }
 
 /// Answers a handshake.
@@ -64,10 +65,11 @@ pub(super) async fn open(
         app: Arc::clone(&app),
         on_upgrade,
         reader,
+        paced: has_connection(&parts),
     });
     match connection {
         // The listener takes it from there once the protocol is switched, together with the place of the connection.
-        Some(connection) if parts.version < Version::HTTP_2 => connection.put_socket(opened),
+        Some(connection) if has_connection(&parts) => connection.put_socket(opened),
         // In HTTP/2 it is one of a connection's streams.
         _ => drop(app.tasks.spawn(opened.serve())),
     }
@@ -81,16 +83,17 @@ impl Opened {
             app,
             on_upgrade,
             reader,
+            paced,
         } = *self;
         match on_upgrade.await {
-            Ok(upgraded) => Session::new(app, upgraded, reader).run().await,
+            Ok(upgraded) => Session::new(app, upgraded, reader, paced).run().await,
             Err(error) => tracing::debug!(%error, "a handshake ended before a WebSocket began"),
         }
     }
 }
 
 /// The subscription of the URL, if topics stand in it.
-fn reader_of(app: &Arc<App>, parts: &Parts) -> Result<Option<Reader>, Problem> {
+fn reader_of(app: &App, parts: &Parts) -> Result<Option<Reader>, Problem> {
     let mut query = Query::parse(parts.uri.query());
     let topics = query.take_all("topic")?;
     let start = start::of_request(&parts.headers, &mut query)?;
@@ -106,5 +109,11 @@ fn reader_of(app: &Arc<App>, parts: &Parts) -> Result<Option<Reader>, Problem> {
     let filter = subscribe::filter(app, &topics)?;
     let start = start.unwrap_or((Begin::Live, String::new()));
     let lag = lag.unwrap_or_default();
-    Ok(Some(Reader::new(&app.hub, URL, filter, start, lag)))
+    let paced = has_connection(parts);
+    Ok(Some(Reader::new(app, URL, filter, (start, lag), paced)))
+}
+
+/// Whether it has a connection for itself, as in HTTP/1.
+fn has_connection(parts: &Parts) -> bool {
+    parts.version < Version::HTTP_2
 }

@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
     task::Poll,
 };
+use tokio::task::unconstrained;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// One connection.
@@ -31,6 +32,7 @@ pub(super) struct Session {
     app: Arc<App>,
     upgraded: Upgraded,
     readers: Vec<Reader>,
+    paced: bool,
 }
 
 /// A session whose socket is open.
@@ -38,6 +40,7 @@ struct Open {
     app: Arc<App>,
     wire: Wire,
     readers: Vec<Reader>,
+    paced: bool,
     /// The reader that is asked first.
     turn: usize,
     publishes: Publishes,
@@ -70,11 +73,18 @@ impl From<io::Error> for End {
 }
 
 impl Session {
-    pub(super) fn new(app: Arc<App>, upgraded: Upgraded, reader: Option<Reader>) -> Self {
+    /// `paced` says whether its readers are to be waited for: see [`Reader::new`].
+    pub(super) fn new(
+        app: Arc<App>,
+        upgraded: Upgraded,
+        reader: Option<Reader>,
+        paced: bool,
+    ) -> Self {
         Self {
             app,
             upgraded,
             readers: reader.into_iter().collect(),
+            paced,
         }
     }
 
@@ -85,6 +95,7 @@ impl Session {
         let mut open = Open {
             wire: wire.await,
             readers: self.readers,
+            paced: self.paced,
             turn: 0,
             publishes: Publishes::new(self.app.ingest.clone()),
             silence: Silence::new(&self.app.streams.silences),
@@ -132,7 +143,9 @@ impl Open {
     async fn next(&mut self) -> Event {
         let reads = !self.publishes.is_full();
         tokio::select! {
-            () = self.app.drain.cancelled() => Event::Drain,
+            // Readers hear of it by their feeds. To wait for it here, too, would take one lock of all connections' for
+            // each event.
+            () = self.app.drain.cancelled(), if self.readers.is_empty() => Event::Drain,
             answers = self.publishes.next() => Event::Published(answers),
             received = self.wire.receive(), if reads => Event::Received(received),
             (at, said) = next_of(&mut self.readers, self.turn), if !self.readers.is_empty() => Event::Said(at, said),
@@ -152,12 +165,9 @@ impl Open {
 
     /// Sends events of a reader. While the socket has no room, nobody waits for any reader of the connection.
     async fn send_events(&mut self, at: usize, items: Bytes) -> io::Result<()> {
-        let begin = Bytes::copy_from_slice(self.readers[at].events_begin());
-        let stalled = {
-            let sent = self.wire.send_events(&begin, items);
-            patiently(&mut self.readers, sent).await?
-        };
-        if stalled {
+        let begin = self.readers[at].events_begin();
+        let sent = self.wire.send_events(&begin, items);
+        if patiently(&mut self.readers, sent).await? {
             // It had room again: somebody reads.
             self.heard();
         }
@@ -204,7 +214,10 @@ impl Open {
                 };
                 match done {
                     Ok(()) => return Ok(()),
-                    Err(problem) => Refused { reference, problem },
+                    Err(problem) => Refused {
+                        reference,
+                        problem: Box::new(problem),
+                    },
                 }
             }
         };
@@ -228,15 +241,15 @@ impl Open {
             let detail = format!("there is a subscription {} already", problem::quoted(&sub));
             return Err(message::wrong(detail));
         }
-        let reader = Reader::new(&self.app.hub, &sub, filter, start, lag);
-        let filters: usize = self.readers.iter().map(Reader::filters).sum();
-        let (all, max) = (filters + reader.filters(), self.app.filters_max);
+        let has = self.readers.iter().map(Reader::filters).sum::<usize>();
+        let (all, max) = (has + filter.len(), self.app.filters_max);
         if all > max {
             let detail = format!(
                 "{all} topics and patterns are more than {max}, the most on one connection"
             );
             return Err(Problem::new(&problem::FILTER, detail));
         }
+        let reader = Reader::new(&self.app, &sub, filter, (start, lag), self.paced);
         self.readers.reserve_exact(1);
         self.readers.push(reader);
         Ok(())
@@ -251,7 +264,7 @@ impl Open {
         let reader = self.readers.swap_remove(at);
         let after = (reason == CloseReason::NotReady).then(|| self.app.streams.come_back());
         let closed = message::closed(reason, after);
-        self.send(message::told(reader.name(), "closed", closed))
+        self.send(message::told(reader.name(), "closed", &closed))
             .await?;
         match reason {
             _ if reader.name() != URL => Ok(()),
@@ -271,14 +284,15 @@ impl Open {
         self.asked = false;
     }
 
-    /// Nothing was heard for long: the client is asked whether it is there, once.
+    /// Nothing was heard for long: the client is asked whether it is there. If it was before, it is not, unless what it
+    /// was sent has yet to reach it.
     async fn ping(&mut self) -> Result<(), End> {
-        if self.asked {
+        if patiently(&mut self.readers, self.wire.ping()).await? {
+            self.heard();
+        } else if std::mem::replace(&mut self.asked, true) {
             return Err(End::Told(CloseCode::Away, "idle".to_owned()));
         }
-        self.asked = true;
         self.silence.begin();
-        patiently(&mut self.readers, self.wire.ping()).await?;
         Ok(())
     }
 
@@ -303,7 +317,8 @@ async fn patiently(
     readers: &mut [Reader],
     sent: impl Future<Output = io::Result<()>>,
 ) -> io::Result<bool> {
-    let mut sent = pin!(sent);
+    // What waits is to be the socket, and not a task that has had its turn.
+    let mut sent = pin!(unconstrained(sent));
     if let Poll::Ready(sent) = now(sent.as_mut()).await {
         return sent.map(|()| false);
     }
