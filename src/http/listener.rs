@@ -45,13 +45,9 @@ const LINGER_BYTES: usize = 64 << 10; // 64 KiB
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// What a connection becomes: a task of its own, since the one that it begins in has more room than that needs.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most become streams, and a box would cost each an allocation"
-)]
 enum Became {
     Stream(Streaming),
-    Socket(Box<ws::Opened>, OwnedSemaphorePermit),
+    Socket(ws::Session, OwnedSemaphorePermit),
 }
 
 /// A hub's door: accepts connections and serves them.
@@ -178,7 +174,10 @@ impl Listener {
                             Box::pin(linger(&tcp, &drain)).await;
                             None
                         }
-                        library::End::Socket(opened) => Some(Became::Socket(opened, place)),
+                        library::End::Socket(opened) => {
+                            let begun = Box::pin(opened.begin()).await;
+                            begun.map(|session| Became::Socket(session, place))
+                        }
                     }
                 }
                 lean::End::Http2(before) => {
@@ -201,12 +200,8 @@ impl Listener {
         };
         match became {
             Some(Became::Stream(streaming)) => drop(tasks.spawn(streaming.run())),
-            Some(Became::Socket(opened, place)) => {
-                let stop = self.stop.clone();
-                tasks.spawn(async move {
-                    stop.run_until_cancelled(opened.serve()).await;
-                    drop(place);
-                });
+            Some(Became::Socket(session, place)) => {
+                drop(tasks.spawn(session.run(self.stop.clone(), Some(place))));
             }
             None => {}
         }

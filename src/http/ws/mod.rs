@@ -30,8 +30,9 @@ use axum::{
 };
 use hyper::upgrade::OnUpgrade;
 use reader::Reader;
-use session::Session;
+pub(super) use session::Session;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Where WebSockets are opened.
 pub(super) const PATH: &str = "/ws";
@@ -71,14 +72,19 @@ pub(super) async fn open(
         // The listener takes it from there once the protocol is switched, together with the place of the connection.
         Some(connection) if has_connection(&parts) => connection.put_socket(opened),
         // In HTTP/2 it is one of a connection's streams.
-        _ => drop(app.tasks.spawn(opened.serve())),
+        _ => drop(app.tasks.spawn(async move {
+            if let Some(session) = opened.begin().await {
+                // It ends with the connection.
+                session.run(CancellationToken::new(), None).await;
+            }
+        })),
     }
     Ok(answer)
 }
 
 impl Opened {
-    /// Serves it to its end.
-    pub(super) async fn serve(self: Box<Self>) {
+    /// Waits until its protocol is switched; `None` if that fails.
+    pub(super) async fn begin(self: Box<Self>) -> Option<Session> {
         let Self {
             app,
             on_upgrade,
@@ -86,8 +92,11 @@ impl Opened {
             paced,
         } = *self;
         match on_upgrade.await {
-            Ok(upgraded) => Session::new(app, upgraded, reader, paced).run().await,
-            Err(error) => tracing::debug!(%error, "a handshake ended before a WebSocket began"),
+            Ok(upgraded) => Some(Session::new(app, upgraded, reader, paced).await),
+            Err(error) => {
+                tracing::debug!(%error, "a handshake ended before a WebSocket began");
+                None
+            }
         }
     }
 }

@@ -24,19 +24,12 @@ use std::{
     sync::Arc,
     task::Poll,
 };
-use tokio::task::unconstrained;
+use tokio::{sync::OwnedSemaphorePermit, task::unconstrained};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_util::sync::CancellationToken;
 
-/// One connection.
-pub(super) struct Session {
-    app: Arc<App>,
-    upgraded: Upgraded,
-    readers: Vec<Reader>,
-    paced: bool,
-}
-
-/// A session whose socket is open.
-struct Open {
+/// One connection. There are many, and most are idle: what is rare is allocated when it is there.
+pub(in crate::http) struct Session {
     app: Arc<App>,
     wire: Wire,
     readers: Vec<Reader>,
@@ -74,52 +67,60 @@ impl From<io::Error> for End {
 
 impl Session {
     /// `paced` says whether its readers are to be waited for: see [`Reader::new`].
-    pub(super) fn new(
+    pub(super) async fn new(
         app: Arc<App>,
         upgraded: Upgraded,
         reader: Option<Reader>,
         paced: bool,
     ) -> Self {
+        let bytes_max = app.ingest.bounds.json_bytes_max();
         Self {
-            app,
-            upgraded,
+            wire: Wire::new(upgraded, bytes_max, app.write_timeout).await,
             readers: reader.into_iter().collect(),
             paced,
+            turn: 0,
+            publishes: Publishes::new(app.ingest.clone()),
+            silence: Silence::new(&app.streams.silences),
+            asked: false,
+            app,
         }
     }
 
-    /// Serves it to its end. Publishes under way finish, whoever ends it.
-    pub(super) async fn run(self) {
-        let bytes_max = self.app.ingest.bounds.json_bytes_max();
-        let wire = Wire::new(self.upgraded, bytes_max, self.app.write_timeout);
-        let mut open = Open {
-            wire: wire.await,
-            readers: self.readers,
-            paced: self.paced,
-            turn: 0,
-            publishes: Publishes::new(self.app.ingest.clone()),
-            silence: Silence::new(&self.app.streams.silences),
-            asked: false,
-            app: self.app,
-        };
-        let end = open.serve().await;
-        // Not for as long as the connection: an idle one has no room for this.
-        Box::pin(open.end(end)).await;
+    /// Serves it to its end, or until `stop`. Publishes under way finish, whoever ends it. `place` is what it takes of the
+    /// connections that the hub may have.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would keep its arguments twice"
+    )]
+    pub(in crate::http) fn run(
+        mut self,
+        stop: CancellationToken,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let _place = &place;
+            let end = tokio::select! {
+                end = self.serve() => end,
+                () = stop.cancelled() => return,
+            };
+            stop.run_until_cancelled(Box::pin(self.end(end))).await;
+        }
     }
-}
 
-impl Open {
     async fn serve(&mut self) -> End {
         loop {
             let event = self.next().await;
             let done = match event {
                 Event::Said(at, said) => {
                     self.turn = at + 1;
-                    self.tell(at, said).await
+                    match said {
+                        Said::Events(items) => self.send_events(at, items).await.map_err(End::from),
+                        said => Box::pin(self.tell(at, said)).await,
+                    }
                 }
                 Event::Received(Received::Text(text)) => {
                     self.heard();
-                    self.take(&text).await
+                    Box::pin(self.take(&text)).await
                 }
                 Event::Received(Received::Sign) => {
                     self.heard();
@@ -129,8 +130,10 @@ impl Open {
                 Event::Received(Received::End(Some((code, reason)))) => {
                     Err(End::Told(code, reason.to_owned()))
                 }
-                Event::Published(answers) => self.send_all(answers).await.map_err(End::from),
-                Event::Silent => self.ping().await,
+                Event::Published(answers) => {
+                    Box::pin(self.send_all(answers)).await.map_err(End::from)
+                }
+                Event::Silent => Box::pin(self.ping()).await,
                 Event::Drain => Err(self.come_back()),
             };
             if let Err(end) = done {
@@ -153,7 +156,7 @@ impl Open {
         }
     }
 
-    /// What a reader has to say.
+    /// What a reader has to say but for events.
     async fn tell(&mut self, at: usize, said: Said) -> Result<(), End> {
         match said {
             Said::Events(items) => self.send_events(at, items).await?,
