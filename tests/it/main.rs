@@ -46,3 +46,4 @@ mod rude_clients;
 mod sharing;
 mod support;
 mod wire;
+mod ws;
