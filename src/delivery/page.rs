@@ -7,8 +7,7 @@ use crate::{
     fanout::{Chunk, Delivery, Gap, Subscription},
 };
 use bytes::{Buf, Bytes};
-use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use std::sync::Arc;
 
 /// What a page may hold at most; one event may be larger.
 #[derive(Clone, Copy, Debug)]
@@ -55,23 +54,22 @@ impl Page {
         Ok(page)
     }
 
-    /// Waits for the first event after a page that has none, at most for so long.
-    pub async fn wait(
-        self,
+    /// Adds what came after a page that has nothing; `None` if nothing did.
+    pub async fn go_on(
+        mut self,
         subscription: &mut Subscription,
         limits: Limits,
-        most: Duration,
+        came: Option<Delivery>,
     ) -> Self {
-        let mut page = self;
-        match timeout(most, subscription.next()).await {
-            Ok(Delivery::Stopped) => {}
-            Ok(delivery) => {
-                page.add(delivery, subscription.cursor(), limits);
+        match came {
+            Some(Delivery::Stopped) => {}
+            Some(delivery) => {
+                self.add(delivery, subscription.cursor(), limits);
             }
             // The end has moved on meanwhile, by what others want. If the hub stops now, it is told where it was.
-            Err(_) => drop(page.fill(subscription, limits).await),
+            None => drop(self.fill(subscription, limits).await),
         }
-        page
+        self
     }
 
     /// Adds what is there, up to the limits.

@@ -326,6 +326,11 @@ impl Subscription {
         };
         let feed = &self.reader.feed;
         let position = here.position;
+        if !to_live && position >= bounds.head {
+            // Nothing lies beyond the place, and nothing did that is gone.
+            self.at_head = true;
+            return None;
+        }
         let near = self.at_head || bounds.head.saturating_sub(position) <= NEAR_HEAD;
         if to_live && seat.is_none() && (near || self.skip || feed.recent(here).is_some()) {
             *seat = Some(self.reader.sit().0);

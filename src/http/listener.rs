@@ -8,7 +8,7 @@ use super::{
 use crate::{config::ServerConfig, log::BoxFuture};
 use axum::Router;
 use bytes::BytesMut;
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -52,7 +52,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 )]
 enum Became {
     Stream(Streaming),
-    Socket(Box<ws::Opened>, OwnedSemaphorePermit),
+    Socket(ws::Session, OwnedSemaphorePermit),
     Waiting(Box<Waiter>, Begun, OwnedSemaphorePermit),
 }
 
@@ -189,7 +189,10 @@ impl Listener {
                             Box::pin(linger(&tcp, &drain)).await;
                             None
                         }
-                        library::End::Socket(opened) => Some(Became::Socket(opened, place)),
+                        library::End::Socket(opened) => {
+                            let begun = Box::pin(opened.begin()).await;
+                            begun.map(|session| Became::Socket(session, place))
+                        }
                     }
                 }
                 lean::End::Http2(before) => {
@@ -212,15 +215,12 @@ impl Listener {
         };
         match became {
             Some(Became::Stream(streaming)) => drop(tasks.spawn(streaming.run())),
-            Some(Became::Socket(opened, place)) => {
-                let stop = self.stop.clone();
-                tasks.spawn(async move {
-                    stop.run_until_cancelled(opened.serve()).await;
-                    drop(place);
-                });
+            Some(Became::Socket(session, place)) => {
+                drop(tasks.spawn(session.run(self.stop.clone(), Some(place))));
             }
             Some(Became::Waiting(waiter, begun, place)) => {
-                let waiting = waiter.run(begun, Arc::clone(&self));
+                // Boxed, since it would be kept several times on its way.
+                let waiting = Box::pin(waiter.run(begun, Arc::clone(&self)));
                 tasks.spawn(self.wait(waiting, tasks.clone(), place));
             }
             None => {}
@@ -230,7 +230,7 @@ impl Listener {
     /// Waits for an answer, and then serves the connection again.
     async fn wait(
         self: Arc<Self>,
-        waiting: impl Future<Output = Waited>,
+        waiting: Pin<Box<impl Future<Output = Waited>>>,
         tasks: TaskTracker,
         place: OwnedSemaphorePermit,
     ) {

@@ -13,7 +13,7 @@ use crate::{
         control::Control,
         page::{Limits, Page, Stopped},
     },
-    fanout::{Begin, LagPolicy, Subscription},
+    fanout::{Begin, Delivery, LagPolicy, Subscription},
     log::Start,
     topic::Filter,
 };
@@ -25,6 +25,7 @@ use axum::{
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use std::{fmt::Write as _, sync::Arc, time::Duration};
+use tokio::time::timeout;
 
 /// The parameters of a page.
 pub(super) const PARAMETERS: &[&str] = &["limit", "wait"];
@@ -103,16 +104,16 @@ pub(super) async fn answer(
     if asked.wait.is_zero() || !page.is_empty() || parts.method == Method::HEAD {
         return Ok(told.answer(&page));
     }
-    let waiting = Waiting {
+    let waiting = Box::new(Waiting {
         page,
         subscription,
         limits,
         most: asked.wait,
         told,
-    };
+    });
     match parts.extensions.get::<Arc<Connection>>() {
         Some(connection) if connection.takes_pages() => {
-            let body = connection.leave_body(Left::Page(Box::new(waiting)));
+            let body = connection.leave_body(Left::Page(waiting));
             Ok(Response::new(body))
         }
         _ => Ok(waiting.answer().await),
@@ -130,12 +131,16 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// The answer, once it is there.
-    pub(super) async fn answer(mut self) -> Response {
-        let waited = self
-            .page
-            .wait(&mut self.subscription, self.limits, self.most);
-        let page = waited.await;
-        self.told.answer(&page)
+    pub(super) async fn answer(mut self: Box<Self>) -> Response {
+        let came = timeout(self.most, self.subscription.next()).await.ok();
+        // Boxed, so that who waits does not take the room of what comes after.
+        Box::pin(self.answer_with(came)).await
+    }
+
+    async fn answer_with(self: Box<Self>, came: Option<Delivery>) -> Response {
+        let mut this = *self;
+        let page = this.page.go_on(&mut this.subscription, this.limits, came);
+        this.told.answer(&page.await)
     }
 }
 

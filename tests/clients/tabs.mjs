@@ -25,7 +25,7 @@ const answer = (event, data = "") => say({ id: "", event, data: JSON.stringify(d
 
 const [origin, ...flags] = process.argv.slice(2);
 const elsewhere = flags[0] === "--elsewhere" && flags.shift();
-const browser = await launch(...flags);
+const browser = await launch(flags);
 // Without a subscription of its own.
 const address = elsewhere ? await servePage() : `${origin}/problems/`;
 const context = await browser.newContext();

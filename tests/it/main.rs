@@ -48,3 +48,4 @@ mod rude_clients;
 mod sharing;
 mod support;
 mod wire;
+mod ws;

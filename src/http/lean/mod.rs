@@ -409,9 +409,10 @@ fn poll_gone(tcp: &TcpStream, read: &mut BytesMut, cx: &mut Context<'_>) -> Poll
         if ready!(tcp.poll_read_ready(cx)).is_err() {
             return Poll::Ready(());
         }
-        read.reserve(READ_BYTES);
-        match tcp.try_read_buf(read) {
-            Ok(1..) => {}
+        // Mostly there is nothing, and nothing is to be kept for it.
+        let mut part = [0; READ_BYTES];
+        match tcp.try_read(&mut part) {
+            Ok(count @ 1..) => read.extend_from_slice(&part[..count]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             _ => return Poll::Ready(()),
         }

@@ -144,3 +144,21 @@ impl Head {
         Ok(after.keep_alive)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_run<F: Future>(_: fn(Box<Waiter>, Begun, Arc<Listener>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_waiter_holds_next_to_nothing() {
+        let (task, waiting) = (size_of_run(Waiter::run), size_of::<Waiting>());
+        assert!(
+            task < 768 && waiting < 512,
+            "{task} bytes, and {waiting} for what is waited for"
+        );
+    }
+}
