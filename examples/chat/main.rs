@@ -75,10 +75,7 @@ async fn lobby(State(hub): State<Server>) -> Result<Response, StatusCode> {
     page(&hub, "lobby").await
 }
 
-async fn room(
-    State(hub): State<Server>,
-    Path(room): Path<String>,
-) -> Result<Response, StatusCode> {
+async fn room(State(hub): State<Server>, Path(room): Path<String>) -> Result<Response, StatusCode> {
     page(&hub, &room).await
 }
 
