@@ -46,10 +46,6 @@ const LINGER_BYTES: usize = 64 << 10; // 64 KiB
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// What a connection becomes: a task of its own, since the one that it begins in has more room than that needs.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once, and there are most of the largest"
-)]
 enum Became {
     Stream(Streaming),
     Socket(ws::Session, OwnedSemaphorePermit),

@@ -29,6 +29,10 @@ use tokio_stream::StreamExt;
 const UNSENT_BYTES_MAX: usize = 64 << 10; // 64 KiB
 
 /// What an answer leaves to be done on its connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is there for a moment, and mostly the largest"
+)]
 pub(super) enum Left {
     /// Its body is this stream.
     Stream(EventStream),
