@@ -42,4 +42,5 @@ mod resume;
 mod rude_clients;
 mod sharing;
 mod support;
+mod transports;
 mod wire;
