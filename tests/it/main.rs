@@ -41,5 +41,6 @@ mod replica;
 mod resume;
 mod rude_clients;
 mod sharing;
+mod socketio;
 mod support;
 mod wire;
