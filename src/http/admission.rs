@@ -7,6 +7,7 @@ use super::{
     problem::{self, Problem},
     query::Query,
     socket::Connection,
+    socketio,
     subscribe::stream_response,
 };
 use crate::{delivery::form::Form, fanout::CloseReason};
@@ -27,7 +28,9 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
     let reason = match () {
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
-        () if reads(request) && cannot_serve(app) => CloseReason::NotReady,
+        () if (reads(request) || socketio::begins(request)) && cannot_serve(app) => {
+            CloseReason::NotReady
+        }
         () => return None,
     };
     let (version, path) = (request.version(), request.uri().path());

@@ -1,7 +1,10 @@
 //! Which pages may use the hub. A page elsewhere on the web must not use a hub on somebody's localhost, neither by its
 //! own origin (CORS, and a check of each POST) nor by a name that it points there (DNS rebinding).
 
-use super::problem::{self, Problem};
+use super::{
+    problem::{self, Problem},
+    socketio,
+};
 use crate::config::Config;
 use axum::{
     extract::Request,
@@ -109,9 +112,7 @@ pub(super) fn refuse(rules: &Rules, reach: Reach, request: &Request) -> Option<R
         );
         return Some(Problem::new(&problem::HOST, detail).into_response());
     }
-    if request.method() == Method::POST
-        && !welcome(request.headers(), request.uri(), &rules.origins)
-    {
+    if publishes(request) && !welcome(request.headers(), request.uri(), &rules.origins) {
         let shown = |text: &str| text.chars().take(200).collect::<String>();
         let origin = request.headers().get(header::ORIGIN);
         let detail = format!(
@@ -123,6 +124,11 @@ pub(super) fn refuse(rules: &Rules, reach: Reach, request: &Request) -> Option<R
         return Some(Problem::new(&problem::ORIGIN, detail).into_response());
     }
     None
+}
+
+/// Whether a page may publish with it. A socket publishes, too, and needs no preflight.
+fn publishes(request: &Request) -> bool {
+    request.method() == Method::POST || socketio::serves(request.uri().path())
 }
 
 /// Whether a request comes from a page that may use the hub, or from no page at all.

@@ -3,7 +3,7 @@
 use super::{
     lean,
     listener::Listener,
-    socket::{Connection, Socket},
+    socket::{Connection, Held, Socket},
     stall,
 };
 use axum::{Router, body::Body, http::Request, response::Response};
@@ -39,6 +39,7 @@ pub(super) struct Library<'a> {
     pub(super) before: Bytes,
     pub(super) drain: CancellationToken,
     pub(super) tasks: TaskTracker,
+    pub(super) held: Held,
 }
 
 impl Library<'_> {
@@ -51,8 +52,11 @@ impl Library<'_> {
             .header_read_timeout(self.door.limits.head_timeout)
             .max_buf_size(self.door.head_bytes_max())
             .max_headers(lean::FIELDS_MAX);
-        let mut serving =
-            pin!(builder.serve_connection(self.socket(&connection), self.requests(&connection)));
+        let mut serving = pin!(
+            builder
+                .serve_connection(self.socket(&connection), self.requests(&connection))
+                .with_upgrades()
+        );
         let result = async {
             tokio::select! {
                 // It is to see first what was read already: a connection on which nothing was, is closed at once.
@@ -73,8 +77,8 @@ impl Library<'_> {
             }
             () = connection.client_gone(&self.tcp) => false,
         };
-        // Of a stream's client nothing is unread, and a drain need not wait for it to close.
-        answered && !connection.is_streaming()
+        // Of a stream's client nothing is unread, and a drain need not wait for it to close. What was upgraded goes on.
+        answered && !connection.is_streaming() && !connection.is_upgraded()
     }
 
     /// Serves HTTP/2.
@@ -110,6 +114,7 @@ impl Library<'_> {
             Arc::clone(connection),
             self.before.clone(),
             self.door.limits.write_timeout,
+            self.held.clone(),
         )
     }
 

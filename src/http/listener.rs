@@ -3,6 +3,7 @@
 use super::{
     lean::{self, Lean, Streaming},
     library::Library,
+    socket::Held,
 };
 use crate::config::ServerConfig;
 use axum::Router;
@@ -130,7 +131,7 @@ impl Listener {
             true => CancellationToken::new(),
             false => self.drain.clone(),
         };
-        let library = |tcp: &Arc<TcpStream>, router, before| Library {
+        let library = |tcp: &Arc<TcpStream>, router, before, place| Library {
             door: &self,
             router,
             tcp: Arc::clone(tcp),
@@ -138,6 +139,11 @@ impl Listener {
             before,
             drain: drain.clone(),
             tasks: tasks.clone(),
+            held: Held {
+                _place: Arc::new(place),
+                _task: tasks.token(),
+                stop: self.stop.clone(),
+            },
         };
         let serving = async {
             let (end, tcp) = {
@@ -160,13 +166,13 @@ impl Listener {
                         Some(response) => lean::answered(router, response),
                         None => router,
                     };
-                    if Box::pin(library(&tcp, router, before).http1()).await {
+                    if Box::pin(library(&tcp, router, before, place).http1()).await {
                         Box::pin(linger(&tcp, &drain)).await;
                     }
                     None
                 }
                 lean::End::Http2(before) => {
-                    let library = library(&Arc::new(tcp), self.router.clone(), before);
+                    let library = library(&Arc::new(tcp), self.router.clone(), before, place);
                     Box::pin(library.http2()).await;
                     None
                 }

@@ -19,6 +19,7 @@ mod query;
 mod refusal;
 mod results;
 mod socket;
+mod socketio;
 mod stall;
 mod start;
 mod subscribe;
@@ -50,6 +51,7 @@ pub struct App {
     ingest: Ingest,
     streams: Arc<stream::Settings>,
     filters_max: usize,
+    keepalive: Duration,
     body_timeout: Duration,
     write_timeout: Duration,
     results_bytes_max: usize,
@@ -91,6 +93,7 @@ impl App {
             cluster,
             streams: Arc::new(streams),
             filters_max: size(config.subscribe.filters_max),
+            keepalive: config.subscribe.keepalive,
             body_timeout: config.server.body_timeout,
             write_timeout: config.server.write_timeout,
             results_bytes_max: size(config.publish.results_bytes_max),
@@ -120,6 +123,7 @@ impl App {
             .route("/readyz", get(cluster::readyz))
             .route("/cluster", get(cluster::nodes))
             .merge(pages::routes())
+            .merge(socketio::routes(self))
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(GateLayer::new(Arc::clone(self), reach))

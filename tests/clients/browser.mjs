@@ -16,8 +16,8 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-export async function launch() {
-  const browser = await chromium.launch({ executablePath: executable(), args: FLAGS, timeout: 120_000 });
+export async function launch(flags = []) {
+  const browser = await chromium.launch({ executablePath: executable(), args: [...FLAGS, ...flags], timeout: 120_000 });
   // At SIGTERM the browser is closed first, and then nothing else would end this process.
   browser.on("disconnected", die);
   return browser;

@@ -41,6 +41,7 @@ mod replica;
 mod resume;
 mod rude_clients;
 mod sharing;
+mod socketio;
 mod support;
 mod transports;
 mod wire;
