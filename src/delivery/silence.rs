@@ -30,7 +30,7 @@ struct Slot {
 }
 
 /// The silence of one stream. Dropping it leaves nothing behind.
-pub(super) struct Silence {
+pub struct Silence {
     all: Arc<Silences>,
     /// The step of the last noise.
     since: u64,
@@ -90,7 +90,8 @@ impl Silences {
 
 impl Silence {
     /// A silence that begins now.
-    pub(super) fn new(all: &Arc<Silences>) -> Self {
+    #[must_use]
+    pub fn new(all: &Arc<Silences>) -> Self {
         Self {
             since: all.now.load(Ordering::Relaxed),
             all: Arc::clone(all),
@@ -99,12 +100,12 @@ impl Silence {
     }
 
     /// Something is heard: the silence begins anew. (Costs nothing; where it waits it finds out that it is too early.)
-    pub(super) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.since = self.all.now.load(Ordering::Relaxed);
     }
 
     /// Ready when the silence has been too long.
-    pub(super) fn poll_end(&mut self, cx: &Context<'_>) -> Poll<()> {
+    pub fn poll_end(&mut self, cx: &Context<'_>) -> Poll<()> {
         // One step early, for what was begun late in a step; and one that a late timer may take.
         let end = self.since + STEPS - 2;
         if self.all.now.load(Ordering::Relaxed) >= end {

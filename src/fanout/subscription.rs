@@ -194,6 +194,12 @@ impl Subscription {
         }
     }
 
+    /// Whether the end came already, of which [`Subscription::next`] tells.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
     /// What the start itself shows to be missing; it is to be told before anything else, and
     /// [`Subscription::next`] yields it otherwise.
     pub fn take_start_gap(&mut self) -> Option<Gap> {

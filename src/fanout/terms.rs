@@ -61,6 +61,8 @@ pub enum CloseReason {
     Draining,
     /// The node has nothing of its cluster's journal yet, or cannot read it.
     NotReady,
+    /// The reader wants no more of it.
+    Unsubscribed,
 }
 
 impl CloseReason {
@@ -72,6 +74,7 @@ impl CloseReason {
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::NotReady => "not_ready",
+            Self::Unsubscribed => "unsubscribed",
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     socket::Connection,
     socketio,
     subscribe::stream_response,
+    ws,
 };
 use crate::{delivery::form::Form, fanout::CloseReason};
 use axum::{
@@ -28,7 +29,9 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
     let reason = match () {
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
-        () if (reads(request) || socketio::begins(request)) && cannot_serve(app) => {
+        () if (reads(request) || socketio::begins(request) || request.uri().path() == ws::PATH)
+            && cannot_serve(app) =>
+        {
             CloseReason::NotReady
         }
         () => return None,

@@ -1,5 +1,5 @@
 //! Which pages may use the hub. A page elsewhere on the web must not use a hub on somebody's localhost, neither by its
-//! own origin (CORS, and a check of each POST) nor by a name that it points there (DNS rebinding).
+//! own origin (CORS, and a check of each POST and each WebSocket) nor by a name that it points there (DNS rebinding).
 
 use super::{
     problem::{self, Problem},
@@ -112,7 +112,7 @@ pub(super) fn refuse(rules: &Rules, reach: Reach, request: &Request) -> Option<R
         );
         return Some(Problem::new(&problem::HOST, detail).into_response());
     }
-    if publishes(request) && !welcome(request.headers(), request.uri(), &rules.origins) {
+    if may_publish(request) && !welcome(request.headers(), request.uri(), &rules.origins) {
         let shown = |text: &str| text.chars().take(200).collect::<String>();
         let origin = request.headers().get(header::ORIGIN);
         let detail = format!(
@@ -126,9 +126,11 @@ pub(super) fn refuse(rules: &Rules, reach: Reach, request: &Request) -> Option<R
     None
 }
 
-/// Whether a page may publish with it. A socket publishes, too, and needs no preflight.
-fn publishes(request: &Request) -> bool {
-    request.method() == Method::POST || socketio::serves(request.uri().path())
+/// Whether it publishes, or opens what a page could publish on and, as CORS is not asked, read: a WebSocket, a Socket.IO.
+fn may_publish(request: &Request) -> bool {
+    matches!(*request.method(), Method::POST | Method::CONNECT)
+        || request.headers().contains_key(header::UPGRADE)
+        || socketio::serves(request.uri().path())
 }
 
 /// Whether a request comes from a page that may use the hub, or from no page at all.

@@ -4,7 +4,7 @@ use super::{
     lean,
     listener::Listener,
     socket::{Connection, Held, Socket},
-    stall,
+    stall, ws,
 };
 use axum::{Router, body::Body, http::Request, response::Response};
 use bytes::Bytes;
@@ -42,9 +42,19 @@ pub(super) struct Library<'a> {
     pub(super) held: Held,
 }
 
+/// How HTTP/1 ends on a connection.
+pub(super) enum End {
+    /// There is nobody any more who would hear something.
+    Gone,
+    /// All that was to be said was said, and it is worth waiting until it was heard.
+    Answered,
+    /// It is a WebSocket's from now on.
+    Socket(Box<ws::Opened>),
+}
+
 impl Library<'_> {
-    /// Serves HTTP/1. Whether all that was to be said was said, so that it is worth waiting until it was heard.
-    pub(super) async fn http1(self) -> bool {
+    /// Serves HTTP/1.
+    pub(super) async fn http1(self) -> End {
         let connection = Arc::new(Connection::library(self.overloaded));
         let mut builder = http1::Builder::new();
         builder
@@ -52,11 +62,9 @@ impl Library<'_> {
             .header_read_timeout(self.door.limits.head_timeout)
             .max_buf_size(self.door.head_bytes_max())
             .max_headers(lean::FIELDS_MAX);
-        let mut serving = pin!(
-            builder
-                .serve_connection(self.socket(&connection), self.requests(&connection))
-                .with_upgrades()
-        );
+        let serving =
+            builder.serve_connection(self.socket(&connection), self.requests(&connection));
+        let mut serving = pin!(serving.with_upgrades());
         let result = async {
             tokio::select! {
                 // It is to see first what was read already: a connection on which nothing was, is closed at once.
@@ -77,8 +85,14 @@ impl Library<'_> {
             }
             () = connection.client_gone(&self.tcp) => false,
         };
+        if let Some(opened) = connection.take_socket() {
+            return End::Socket(opened);
+        }
         // Of a stream's client nothing is unread, and a drain need not wait for it to close. What was upgraded goes on.
-        answered && !connection.is_streaming() && !connection.is_upgraded()
+        match answered && !connection.is_streaming() && !connection.is_upgraded() {
+            true => End::Answered,
+            false => End::Gone,
+        }
     }
 
     /// Serves HTTP/2.
@@ -95,7 +109,8 @@ impl Library<'_> {
             .keep_alive_timeout(HTTP2_PING)
             .max_header_list_size(head_bytes_max)
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
-            .max_send_buf_size(HTTP2_SEND_BYTES_MAX);
+            .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
+            .enable_connect_protocol();
         let mut serving =
             pin!(builder.serve_connection(self.socket(&connection), self.requests(&connection)));
         let result = tokio::select! {

@@ -2,8 +2,9 @@
 
 use super::{
     lean::{self, Lean, Streaming},
-    library::Library,
+    library::{self, Library},
     socket::Held,
+    ws,
 };
 use crate::config::ServerConfig;
 use axum::Router;
@@ -43,6 +44,12 @@ const LINGER_BYTES: usize = 64 << 10; // 64 KiB
 /// Silence after which TCP asks whether the other machine is still there. (A stream has its keepalive comments, but an
 /// NDJSON request may be silent both ways for hours.) It is gone if no answer comes within the write timeout.
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// What a connection becomes: a task of its own, since the one that it begins in has more room than that needs.
+enum Became {
+    Stream(Streaming),
+    Socket(Box<ws::Opened>),
+}
 
 /// A hub's door: accepts connections and serves them.
 pub struct Listener {
@@ -158,7 +165,8 @@ impl Listener {
                     None
                 }
                 lean::End::Stream(opened) => {
-                    Streaming::begin(opened, tcp, Arc::clone(&self), place).await
+                    let begun = Streaming::begin(opened, tcp, Arc::clone(&self), place);
+                    begun.await.map(Became::Stream)
                 }
                 lean::End::Library(before, response) => {
                     let (tcp, router) = (Arc::new(tcp), self.router.clone());
@@ -166,10 +174,14 @@ impl Listener {
                         Some(response) => lean::answered(router, response),
                         None => router,
                     };
-                    if Box::pin(library(&tcp, router, before, place).http1()).await {
-                        Box::pin(linger(&tcp, &drain)).await;
+                    match Box::pin(library(&tcp, router, before, place).http1()).await {
+                        library::End::Gone => None,
+                        library::End::Answered => {
+                            Box::pin(linger(&tcp, &drain)).await;
+                            None
+                        }
+                        library::End::Socket(opened) => Some(Became::Socket(opened)),
                     }
-                    None
                 }
                 lean::End::Http2(before) => {
                     let library = library(&Arc::new(tcp), self.router.clone(), before, place);
@@ -184,14 +196,18 @@ impl Listener {
                 false => std::future::pending().await,
             }
         };
-        let stream = tokio::select! {
-            stream = serving => stream,
+        let became = tokio::select! {
+            became = serving => became,
             () = self.stop.cancelled() => None,
             () = too_long => None,
         };
-        if let Some(streaming) = stream {
-            // In a task of its own, since this one has more room than a stream needs.
-            tasks.spawn(streaming.run());
+        match became {
+            Some(Became::Stream(streaming)) => drop(tasks.spawn(streaming.run())),
+            Some(Became::Socket(opened)) => {
+                let stop = self.stop.clone();
+                tasks.spawn(async move { stop.run_until_cancelled(opened.serve()).await });
+            }
+            None => {}
         }
     }
 

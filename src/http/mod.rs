@@ -23,6 +23,7 @@ mod socketio;
 mod stall;
 mod start;
 mod subscribe;
+mod ws;
 
 use crate::{
     cluster::ReplicatedLog,
@@ -119,6 +120,7 @@ impl App {
             .route("/topics/{*topic}", topic)
             .route("/events", get(subscribe::events))
             .route("/publish", post(publish::publish))
+            .route(ws::PATH, get(ws::open).connect(ws::open))
             .route("/healthz", get(pages::healthz))
             .route("/readyz", get(cluster::readyz))
             .route("/cluster", get(cluster::nodes))

@@ -130,7 +130,7 @@ enum End {
 impl Session {
     async fn run(mut self, mut body: Body) {
         let drain: CancellationToken = self.app.drain.clone();
-        let mut splitter = Splitter::new(line_bytes_max(self.app.ingest.bounds.event_bytes_max));
+        let mut splitter = Splitter::new(self.app.ingest.bounds.json_bytes_max());
         let mut gathered = Group::default();
         let mut under_way = std::pin::pin!(None);
         let mut lines_under_way = Vec::new();
@@ -273,11 +273,6 @@ impl Session {
         }
         !self.results.reader_gone()
     }
-}
-
-/// The longest line that can hold an event of that size: JSON may write a byte of it as six, `\u0001`.
-fn line_bytes_max(event_bytes_max: usize) -> usize {
-    event_bytes_max.saturating_mul(6).saturating_add(16 << 10) // 16 KiB for names and ids
 }
 
 #[derive(Clone, Copy)]

@@ -45,7 +45,11 @@ kinds! {
     JSON = BAD_REQUEST "json-invalid" "not JSON"
         "The detail gives the line and column at which the JSON ends to be any.";
     ORIGIN = FORBIDDEN "origin-refused" "pages of that origin may not publish here"
-        "A page may publish if the hub served it, if it comes from a loopback address, or if its origin is among `server.origins`. Programs other than browsers send no Origin and are not asked.";
+        "A page may publish, or open a WebSocket, if the hub served it, if it comes from a loopback address, or if its origin is among `server.origins`. Programs other than browsers send no Origin and are not asked.";
+    MESSAGE = BAD_REQUEST "message-invalid" "not a message that the hub knows"
+        "A message on a WebSocket is a JSON object with exactly one of `subscribe`, `unsubscribe` and `publish`. The detail says what this one has instead, and `message` how it begins.";
+    UPGRADE = UPGRADE_REQUIRED "upgrade-required" "the path takes WebSockets only"
+        "Open /ws with a WebSocket of version 13. Events over plain HTTP come from GET /topics/{topic} and GET /events.";
     NOT_FOUND = NOT_FOUND "not-found" "no such path"
         "Publish with POST /topics/{topic} or POST /publish; subscribe with GET /topics/{topic} or GET /events?topic=…";
     METHOD = METHOD_NOT_ALLOWED "method-not-allowed" "the path does not take that method"

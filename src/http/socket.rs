@@ -1,6 +1,6 @@
 //! A connection's socket as hyper sees it, and what its streams need to know of it.
 
-use super::{refusal, stall};
+use super::{refusal, stall, ws};
 use crate::delivery::stream::EventStream;
 use axum::{body::Body, http::Version};
 use bytes::{Buf, Bytes};
@@ -39,6 +39,8 @@ pub(super) struct Connection {
     /// Whether a stream is taken from here, rather than out of the answer's body.
     takes_streams: bool,
     stream: Mutex<Option<EventStream>>,
+    /// A WebSocket that the connection becomes.
+    socket: Mutex<Option<Box<ws::Opened>>>,
     /// How often all that was to be sent was taken by the socket.
     flushes: AtomicU64,
     flushed: Notify,
@@ -65,6 +67,7 @@ impl Connection {
             overloaded,
             takes_streams,
             stream: Mutex::new(None),
+            socket: Mutex::new(None),
             flushes: AtomicU64::new(0),
             flushed: Notify::new(),
             on_flush: OnceLock::new(),
@@ -113,6 +116,20 @@ impl Connection {
 
     fn slot(&self) -> MutexGuard<'_, Option<EventStream>> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection becomes this WebSocket once its protocol is switched.
+    pub(super) fn put_socket(&self, opened: Box<ws::Opened>) {
+        let mut slot = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(opened);
+    }
+
+    /// The WebSocket that the connection has become. Nothing is HTTP on it from here on.
+    pub(super) fn take_socket(&self) -> Option<Box<ws::Opened>> {
+        let mut slot = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = slot.take()?;
+        self.streaming.store(true, Ordering::Release);
+        Some(opened)
     }
 
     /// Whether a stream has the connection for itself, or had it.

@@ -81,7 +81,11 @@ fn items(text: &str, count_max: usize) -> Result<Vec<&RawValue>, JsonError> {
 }
 
 /// Takes the items of an array. One that is too long is not read to its end, which could take many times its size.
-fn array<'de, T: Deserialize<'de>, U, E: fmt::Display>(
+///
+/// # Errors
+///
+/// It is no array of that, `take` refuses an item, or it has more than `count_max`.
+pub(crate) fn array<'de, T: Deserialize<'de>, U, E: fmt::Display>(
     text: &'de str,
     count_max: usize,
     take: impl FnMut(T) -> Result<U, E>,

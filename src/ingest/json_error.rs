@@ -112,7 +112,7 @@ impl JsonError {
     }
 
     /// A text that is not JSON.
-    pub(super) fn syntax(error: &serde_json::Error) -> Self {
+    pub(crate) fn syntax(error: &serde_json::Error) -> Self {
         let (what, at) = parts(error);
         Self::Syntax { what, at }
     }

@@ -20,6 +20,17 @@ pub struct Bounds {
     pub batch_bytes_max: usize,
 }
 
+impl Bounds {
+    /// The longest JSON that can hold one event, in bytes: it may write a byte of data as six, `\u0001`.
+    #[must_use]
+    pub fn json_bytes_max(&self) -> usize {
+        const NAMES_AND_IDS: usize = 16 << 10; // 16 KiB
+        self.event_bytes_max
+            .saturating_mul(6)
+            .saturating_add(NAMES_AND_IDS)
+    }
+}
+
 /// Publishes drafts to the log.
 #[derive(Clone)]
 pub struct Ingest {
