@@ -151,7 +151,11 @@ impl Reader {
                 Ok(Ok(Some(Item::Closed(reason)))) => {
                     let retention = self.world.events_max.is_some();
                     let known = reason == "draining" || (retention && reason == "lagged");
-                    assert!(known, "{}: closed, {reason}", self.diary.name);
+                    assert!(
+                        known,
+                        "{}: closed by {transport:?}, {reason}",
+                        self.diary.name
+                    );
                     break;
                 }
                 Ok(Ok(Some(item))) => self.take(item),

@@ -2,13 +2,17 @@
 
 pub(super) mod http;
 mod pages;
+mod socketio;
 mod streams;
+mod ws;
 
 use pages::Pages;
 use rand::{RngExt as _, rngs::StdRng};
-use serde_json::Value;
+use serde_json::{Value, json};
+use socketio::SocketIo;
 use std::{io, net::SocketAddr};
 use streams::Stream;
+use ws::WebSocket;
 
 /// By which a reader reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,10 +21,19 @@ pub(super) enum Transport {
     Lines,
     Poll,
     LongPoll,
+    WebSocket,
+    SocketIo,
 }
 
 impl Transport {
-    pub(super) const ALL: [Self; 4] = [Self::Sse, Self::Lines, Self::Poll, Self::LongPoll];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Sse,
+        Self::Lines,
+        Self::Poll,
+        Self::LongPoll,
+        Self::WebSocket,
+        Self::SocketIo,
+    ];
 }
 
 /// From where a reader wants to read.
@@ -30,6 +43,18 @@ pub(super) enum Start {
     Earliest,
     Tail(usize),
     Cursor(String),
+}
+
+impl Start {
+    /// As members of a JSON object.
+    fn put_into(&self, object: &mut Value) {
+        match self {
+            Self::Live => {}
+            Self::Earliest => object["since"] = json!("earliest"),
+            Self::Tail(count) => object["tail"] = json!(count),
+            Self::Cursor(id) => object["last_event_id"] = json!(id),
+        }
+    }
 }
 
 /// What a connection is to give.
@@ -76,6 +101,8 @@ impl Seen {
 pub(super) enum Session {
     Stream(Box<Stream>),
     Pages(Box<Pages>),
+    WebSocket(Box<WebSocket>),
+    SocketIo(Box<SocketIo>),
 }
 
 impl Session {
@@ -98,6 +125,14 @@ impl Session {
                 let pages = Pages::open(address, wanted, waits, random).await?;
                 Self::Pages(Box::new(pages))
             }
+            Transport::WebSocket => {
+                let socket = WebSocket::open(address, wanted, random).await?;
+                Self::WebSocket(Box::new(socket))
+            }
+            Transport::SocketIo => {
+                let socket = SocketIo::open(address, wanted, random).await?;
+                Self::SocketIo(Box::new(socket))
+            }
         })
     }
 
@@ -107,6 +142,8 @@ impl Session {
         match self {
             Self::Stream(stream) => stream.next().await,
             Self::Pages(pages) => pages.next().await,
+            Self::WebSocket(socket) => socket.next().await,
+            Self::SocketIo(socket) => socket.next().await,
         }
     }
 
@@ -115,6 +152,8 @@ impl Session {
         match self {
             Self::Stream(stream) => stream.leave(rudely),
             Self::Pages(pages) => pages.leave(rudely),
+            Self::WebSocket(socket) => socket.leave(rudely).await,
+            Self::SocketIo(socket) => socket.leave(rudely).await,
         }
     }
 }
