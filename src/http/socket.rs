@@ -48,7 +48,8 @@ pub(super) struct Connection {
     on_flush: OnceLock<Box<dyn Fn() + Send + Sync>>,
     streaming: AtomicBool,
     stream_begun: Notify,
-    upgraded: AtomicBool,
+    /// Set once its socket is another protocol's. Cancelled to end it.
+    upgraded: OnceLock<CancellationToken>,
 }
 
 impl Connection {
@@ -71,7 +72,7 @@ impl Connection {
             flushes: AtomicU64::new(0),
             flushed: Notify::new(),
             on_flush: OnceLock::new(),
-            upgraded: AtomicBool::new(false),
+            upgraded: OnceLock::new(),
             streaming: AtomicBool::new(false),
             stream_begun: Notify::new(),
         }
@@ -142,14 +143,14 @@ impl Connection {
         let _ = self.on_flush.set(Box::new(call));
     }
 
-    /// Its socket is another protocol's from now on.
-    pub(super) fn set_upgraded(&self) {
-        self.upgraded.store(true, Ordering::Release);
+    /// Its socket is another protocol's from now on, which cancels `end` to end it.
+    pub(super) fn set_upgraded(&self, end: CancellationToken) {
+        let _ = self.upgraded.set(end);
     }
 
     /// Whether it is.
     pub(super) fn is_upgraded(&self) -> bool {
-        self.upgraded.load(Ordering::Acquire)
+        self.upgraded.get().is_some()
     }
 
     async fn flushed_since(&self, seen: u64) {
@@ -188,8 +189,8 @@ pub(super) struct Socket {
     /// What goes out in place of what hyper wrote.
     instead: Option<Bytes>,
     held: Held,
-    /// Waits for the hub's hard stop, once the socket is another protocol's.
-    stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Wait for the hub's hard stop, and for the other protocol's end, once the socket is that one's.
+    stopped: Option<[Pin<Box<WaitForCancellationFutureOwned>>; 2]>,
 }
 
 /// What a socket holds as long as it lives, which for another protocol's is longer than its connection's task.
@@ -223,17 +224,22 @@ impl Socket {
         })
     }
 
-    /// Fails once the hub stops, of a socket that no task of the hub's own watches.
+    /// Fails once a socket is to end that no task of the hub's own watches.
     fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if !self.connection.is_upgraded() {
+        let Some(end) = self.connection.upgraded.get() else {
             return Poll::Pending;
-        }
+        };
         let stop = &self.held.stop;
         let stopped = self
             .stopped
-            .get_or_insert_with(|| Box::pin(stop.clone().cancelled_owned()));
-        ready!(stopped.as_mut().poll(cx));
-        Poll::Ready(io::ErrorKind::ConnectionAborted.into())
+            .get_or_insert_with(|| [stop, end].map(|end| Box::pin(end.clone().cancelled_owned())));
+        match stopped
+            .iter_mut()
+            .any(|end| end.as_mut().poll(cx).is_ready())
+        {
+            true => Poll::Ready(io::ErrorKind::ConnectionAborted.into()),
+            false => Poll::Pending,
+        }
     }
 
     fn poll_send(

@@ -37,6 +37,7 @@ use std::{
     sync::{Arc, Once},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// Where it is served.
@@ -83,11 +84,13 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .upgrade_timeout(UPGRADE_TIMEOUT)
         .with_parser(parser)
         .build_with_inner_svc(Router::new());
-    serve_namespace(app, &io);
+    let end = CancellationToken::new();
+    serve_namespace(app, &io, &end);
     let door = Door {
         app: Arc::clone(app),
         service,
         io,
+        end,
     };
     let serve = move |request: Request| door.clone().serve(request);
     let route = get(serve.clone()).post(serve);
@@ -111,7 +114,7 @@ fn payload_bytes_max(event_bytes_max: usize) -> usize {
     event_bytes_max.saturating_mul(6).saturating_add(16 << 10)
 }
 
-fn serve_namespace(app: &Arc<App>, io: &SocketIo) {
+fn serve_namespace(app: &Arc<App>, io: &SocketIo, end: &CancellationToken) {
     let (admitting, connected) = (Arc::clone(app), Arc::clone(app));
     // A socket has its handlers before it is told that it is connected: an event without a handler is lost.
     let admit = move |socket: SocketRef, listening: Listening, io: SocketIo| {
@@ -127,11 +130,14 @@ fn serve_namespace(app: &Arc<App>, io: &SocketIo) {
             Ok::<_, String>(())
         }
     };
-    let drain = Arc::new(Once::new());
+    let (drain, end) = (Arc::new(Once::new()), end.clone());
     let connect = move |socket: SocketRef, listening: Listening, io: SocketIo| {
         let app = Arc::clone(&connected);
         // Here and not where the routes are made, which may be outside the runtime.
-        drain.call_once(|| drop(app.tasks.spawn(drain::go_down(Arc::clone(&app), io))));
+        drain.call_once(|| {
+            let go_down = drain::go_down(Arc::clone(&app), io, end.clone());
+            app.tasks.spawn(go_down);
+        });
         async move {
             if app.drain.is_cancelled() {
                 drain::turn_away(&app, socket);
@@ -149,6 +155,8 @@ struct Door {
     app: Arc<App>,
     service: SocketIoService<Router>,
     io: SocketIo,
+    /// Cancelled to end all connections that are WebSockets.
+    end: CancellationToken,
 }
 
 impl Door {
@@ -185,7 +193,7 @@ impl Door {
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if let Some(connection) = connection {
-                connection.set_upgraded();
+                connection.set_upgraded(self.end);
             }
         } else if polls && let Some(session) = sid.and_then(|sid| session(&self.io, sid)) {
             session.room.taken();
@@ -215,7 +223,13 @@ fn may_upgrade(headers: &HeaderMap, upgrade: Option<&OnUpgrade>) -> Result<(), P
         let named = headers.get(name).and_then(|known| known.to_str().ok());
         named.is_some_and(|named| named.eq_ignore_ascii_case(value))
     };
+    let mut connection = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     let fits = names(header::UPGRADE, "websocket")
+        && connection.any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
         && names(header::SEC_WEBSOCKET_VERSION, "13")
         && headers.contains_key(header::SEC_WEBSOCKET_KEY);
     match upgrade {

@@ -85,6 +85,27 @@ impl Room {
         true
     }
 
+    /// Waits until all was taken that was sent so far.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsent::Full`] if nothing was for so long.
+    pub(super) async fn settle(&self, patience: Duration) -> Result<(), Unsent> {
+        let waits = {
+            let sent = self.sent();
+            sent.packets > 0 && sent.since == *self.taken.borrow()
+        };
+        match waits {
+            true => self.wait(patience).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Whether somebody tells what was taken.
+    pub(super) fn is_told(&self) -> bool {
+        self.told
+    }
+
     /// The buffer is full all the same: others use it, too.
     fn set_full(&self) {
         self.sent().packets = PACKETS_MAX;

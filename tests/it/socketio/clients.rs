@@ -58,7 +58,10 @@ impl Clients {
         let (send, lines) = channel(LINES_MAX);
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+                // A process that is ended ends in the middle of a line.
+                let Ok(line) = serde_json::from_str(&line) else {
+                    return;
+                };
                 let _ = send.blocking_send(line);
             }
         });

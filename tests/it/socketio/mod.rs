@@ -33,7 +33,7 @@ async fn every_client_subscribes_publishes_and_unsubscribes() {
             .await;
         assert_eq!(ok["sub"], "mine");
 
-        let event = json!({"topic": topic, "data": {"n": 1.0}, "event": "named", "own_id": format!("own {n}")});
+        let event = json!({"topic": topic, "data": {"n": 1.0}, "event": "named", "own_id": format!("own-{n}")});
         let published = clients.ok(name, json!(["publish", event])).await;
         assert_eq!(
             (&published["topic"], &published["duplicate"]),
@@ -50,7 +50,7 @@ async fn every_client_subscribes_publishes_and_unsubscribes() {
                 "a client of JavaScript has one kind of number"
             );
             assert_eq!(envelope["event"], "named");
-            assert_eq!(envelope["own_id"], format!("own {n}"));
+            assert_eq!(envelope["own_id"], format!("own-{n}"));
             assert!(envelope["time"].is_string());
             subs.push(line["sub"].as_str().unwrap().to_owned());
         }
