@@ -231,6 +231,13 @@ impl Filter {
         &self.patterns
     }
 
+    /// How many topics and patterns it has; one at least.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.topics().len() + self.patterns().len()
+    }
+
     /// Whether it selects the topic.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {

@@ -141,9 +141,10 @@ table! {
         retry: Duration = Duration::from_secs(2), Kind::Time { min: MS, max: Duration::from_mins(1) };
 
         /// After so much silence a stream gets a comment, so that proxies and clients see that it lives.
+        /// A WebSocket whose client is silent gets a ping, and is closed if that is not answered within as long again.
         keepalive: Duration = Duration::from_secs(15), Kind::Time { min: MS, max: Duration::from_hours(24) };
 
-        /// Topics and patterns on one stream. A request with more is refused with 400.
+        /// Topics and patterns on one stream, or over all subscriptions of a WebSocket. More are refused (400).
         filters_max: u64 = 128, Kind::Count { min: 1, max: 10_000 };
 
         /// What is held of the newest events, encoded, over all topics and filters. Who comes back within them

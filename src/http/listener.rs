@@ -48,7 +48,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 /// What a connection becomes: a task of its own, since the one that it begins in has more room than that needs.
 enum Became {
     Stream(Streaming),
-    Socket(Box<ws::Opened>),
+    Socket(ws::Session),
 }
 
 /// A hub's door: accepts connections and serves them.
@@ -180,7 +180,9 @@ impl Listener {
                             Box::pin(linger(&tcp, &drain)).await;
                             None
                         }
-                        library::End::Socket(opened) => Some(Became::Socket(opened)),
+                        library::End::Socket(opened) => {
+                            Box::pin(opened.begin()).await.map(Became::Socket)
+                        }
                     }
                 }
                 lean::End::Http2(before) => {
@@ -203,9 +205,8 @@ impl Listener {
         };
         match became {
             Some(Became::Stream(streaming)) => drop(tasks.spawn(streaming.run())),
-            Some(Became::Socket(opened)) => {
-                let stop = self.stop.clone();
-                tasks.spawn(async move { stop.run_until_cancelled(opened.serve()).await });
+            Some(Became::Socket(session)) => {
+                drop(tasks.spawn(session.run(self.stop.clone(), None)));
             }
             None => {}
         }

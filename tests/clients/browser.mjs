@@ -16,8 +16,9 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-export async function launch(flags = []) {
-  const browser = await chromium.launch({ executablePath: executable(), args: [...FLAGS, ...flags], timeout: 120_000 });
+export async function launch(more = []) {
+  const args = [...FLAGS, ...more];
+  const browser = await chromium.launch({ executablePath: executable(), args, timeout: 120_000 });
   // At SIGTERM the browser is closed first, and then nothing else would end this process.
   browser.on("disconnected", die);
   return browser;

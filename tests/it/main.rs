@@ -45,3 +45,4 @@ mod socketio;
 mod support;
 mod transports;
 mod wire;
+mod ws;

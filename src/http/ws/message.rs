@@ -53,7 +53,7 @@ pub(super) struct Subscribe {
 /// A message that is refused.
 pub(super) struct Refused {
     pub(super) reference: Option<String>,
-    pub(super) problem: Problem,
+    pub(super) problem: Box<Problem>,
 }
 
 #[derive(Deserialize)]
@@ -65,9 +65,9 @@ struct Wire<'a> {
     #[serde(default, rename = "ref")]
     reference: Option<String>,
     #[serde(borrow, default)]
-    subscribe: Option<WireSubscribe<'a>>,
-    #[serde(default)]
-    unsubscribe: Option<WireUnsubscribe>,
+    subscribe: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    unsubscribe: Option<&'a RawValue>,
     #[serde(borrow, default)]
     publish: Option<&'a RawValue>,
 }
@@ -96,12 +96,9 @@ struct WireUnsubscribe {
 
 /// Reads a message. `filters_max` is how many topics and patterns a subscription may have.
 pub(super) fn parse(text: &str, bounds: Bounds, filters_max: usize) -> Result<Message, Refused> {
-    let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| Refused {
+    let wire: Wire<'_> = object(text).map_err(|problem| Refused {
         reference: None,
-        problem: match error.is_data() {
-            true => wrong(error.to_string()),
-            false => json_problem(&JsonError::syntax(&error)),
-        },
+        problem: Box::new(problem),
     })?;
     let Wire {
         reference,
@@ -114,27 +111,57 @@ pub(super) fn parse(text: &str, bounds: Bounds, filters_max: usize) -> Result<Me
     {
         return Err(Refused {
             reference: None,
-            problem,
+            problem: Box::new(problem),
         });
     }
     let asked = match (subscribe, unsubscribe, publish) {
-        (Some(wire), None, None) => read_subscribe(wire, filters_max),
-        (None, Some(WireUnsubscribe { sub }), None) => Ok(Asked::Unsubscribe(sub)),
-        (None, None, Some(event)) => match json::parse_event(event.get(), bounds) {
-            Ok(draft) => Ok(Asked::Publish(draft)),
-            Err(error) => Err(json_problem(&error)),
-        },
+        (Some(wanted), None, None) => read_subscribe(wanted.get(), filters_max),
+        (None, Some(unwanted), None) => {
+            object(unwanted.get()).map(|WireUnsubscribe { sub }| Asked::Unsubscribe(sub))
+        }
+        (None, None, Some(event)) => read_publish(event.get(), bounds),
         _ => Err(wrong(
             "a message has exactly one of `subscribe`, `unsubscribe` and `publish`",
         )),
     };
     match asked {
         Ok(asked) => Ok(Message { reference, asked }),
-        Err(problem) => Err(Refused { reference, problem }),
+        Err(problem) => Err(Refused {
+            reference,
+            problem: Box::new(problem),
+        }),
     }
 }
 
-fn read_subscribe(wire: WireSubscribe<'_>, filters_max: usize) -> Result<Asked, Problem> {
+/// A JSON object of a known shape. (serde would take an array for one, too.)
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
+    let read = serde_json::from_str::<T>(text).map_err(|error| match error.is_data() {
+        true => wrong(error.to_string()),
+        false => json_problem(&JsonError::syntax(&error)),
+    })?;
+    match is_object(text) {
+        true => Ok(read),
+        false => Err(wrong("an array stands where an object has to be")),
+    }
+}
+
+fn is_object(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
+fn read_publish(text: &str, bounds: Bounds) -> Result<Asked, Problem> {
+    if !is_object(text) {
+        let detail = "`publish` takes an object with `topic` and `data`";
+        return Err(Problem::new(&problem::EVENT, detail));
+    }
+    match json::parse_event(text, bounds) {
+        Ok(draft) => Ok(Asked::Publish(draft)),
+        Err(error) => Err(json_problem(&error)),
+    }
+}
+
+fn read_subscribe(text: &str, filters_max: usize) -> Result<Asked, Problem> {
+    let wire: WireSubscribe<'_> = object(text)?;
     check_name("sub", &wire.sub)?;
     let take = |topic: Cow<'_, str>| Ok::<_, Infallible>(topic.into_owned());
     let topics: Vec<String> =
@@ -226,7 +253,7 @@ pub(super) fn published(reference: Option<String>, result: &str) -> String {
 }
 
 /// `{"sub","subscribed"}`, `{"sub","gap"}` or `{"sub","closed"}`.
-pub(super) fn told(sub: &str, what: &str, data: Value) -> String {
+pub(super) fn told(sub: &str, what: &str, data: &Value) -> String {
     json!({ "sub": sub, what: data }).to_string()
 }
 
@@ -288,7 +315,23 @@ mod tests {
             ("{", "json-invalid: not JSON"),
             ("hello", "json-invalid: not JSON"),
             ("{}", "message-invalid: a message has exactly one"),
-            ("[]", "message-invalid: invalid"),
+            ("[]", "message-invalid: an array stands"),
+            (
+                r#"[null,null,{"sub":"a"}]"#,
+                "message-invalid: an array stands",
+            ),
+            (
+                r#"{"unsubscribe":["a"]}"#,
+                "message-invalid: an array stands",
+            ),
+            (
+                r#"{"subscribe":["a",["x"]]}"#,
+                "message-invalid: an array stands",
+            ),
+            (
+                r#"{"publish":["a","x"]}"#,
+                "event-invalid: `publish` takes an object",
+            ),
             ("1", "message-invalid: invalid type"),
             (
                 r#"{"subscribe":{"sub":"a","topics":["x"]},"publish":{}}"#,

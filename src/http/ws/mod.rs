@@ -10,6 +10,7 @@
 
 mod handshake;
 mod message;
+mod publishes;
 mod reader;
 mod session;
 mod wire;
@@ -29,8 +30,9 @@ use axum::{
 };
 use hyper::upgrade::OnUpgrade;
 use reader::Reader;
-use session::Session;
+pub(super) use session::Session;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Where WebSockets are opened.
 pub(super) const PATH: &str = "/ws";
@@ -43,6 +45,7 @@ pub(super) struct Opened {
     app: Arc<App>,
     on_upgrade: OnUpgrade,
     reader: Option<Reader>,
+    paced: bool,
 }
 
 /// Answers a handshake.
@@ -63,33 +66,43 @@ pub(super) async fn open(
         app: Arc::clone(&app),
         on_upgrade,
         reader,
+        paced: has_connection(&parts),
     });
     match connection {
         // The listener takes it from there once the protocol is switched, together with the place of the connection.
-        Some(connection) if parts.version < Version::HTTP_2 => connection.put_socket(opened),
+        Some(connection) if has_connection(&parts) => connection.put_socket(opened),
         // In HTTP/2 it is one of a connection's streams.
-        _ => drop(app.tasks.spawn(opened.serve())),
+        _ => drop(app.tasks.spawn(async move {
+            if let Some(session) = opened.begin().await {
+                // It ends with the connection.
+                session.run(CancellationToken::new(), None).await;
+            }
+        })),
     }
     Ok(answer)
 }
 
 impl Opened {
-    /// Serves it to its end.
-    pub(super) async fn serve(self: Box<Self>) {
+    /// Waits until its protocol is switched; `None` if that fails.
+    pub(super) async fn begin(self: Box<Self>) -> Option<Session> {
         let Self {
             app,
             on_upgrade,
             reader,
+            paced,
         } = *self;
         match on_upgrade.await {
-            Ok(upgraded) => Session::new(app, upgraded, reader).run().await,
-            Err(error) => tracing::debug!(%error, "a handshake ended before a WebSocket began"),
+            Ok(upgraded) => Some(Session::new(app, upgraded, reader, paced).await),
+            Err(error) => {
+                tracing::debug!(%error, "a handshake ended before a WebSocket began");
+                None
+            }
         }
     }
 }
 
 /// The subscription of the URL, if topics stand in it.
-fn reader_of(app: &Arc<App>, parts: &Parts) -> Result<Option<Reader>, Problem> {
+fn reader_of(app: &App, parts: &Parts) -> Result<Option<Reader>, Problem> {
     let mut query = Query::parse(parts.uri.query());
     let topics = query.take_all("topic")?;
     let start = start::of_request(&parts.headers, &mut query)?;
@@ -105,5 +118,11 @@ fn reader_of(app: &Arc<App>, parts: &Parts) -> Result<Option<Reader>, Problem> {
     let filter = subscribe::filter(app, &topics)?;
     let start = start.unwrap_or((Begin::Live, String::new()));
     let lag = lag.unwrap_or_default();
-    Ok(Some(Reader::new(&app.hub, URL, filter, start, lag)))
+    let paced = has_connection(parts);
+    Ok(Some(Reader::new(app, URL, filter, (start, lag), paced)))
+}
+
+/// Whether it has a connection for itself, as in HTTP/1.
+fn has_connection(parts: &Parts) -> bool {
+    parts.version < Version::HTTP_2
 }

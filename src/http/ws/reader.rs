@@ -3,8 +3,8 @@
 use super::message::told;
 use crate::{
     delivery::{control::Control, page},
-    fanout::{Begin, CloseReason, Delivery, Hub, LagPolicy, Subscription},
-    http::start,
+    fanout::{Begin, CloseReason, Delivery, LagPolicy, Subscription},
+    http::{App, start},
     log::BoxFuture,
     topic::Filter,
 };
@@ -26,12 +26,13 @@ pub(super) struct Reader {
     events_begin: Bytes,
     /// Topics and patterns.
     filters: usize,
+    paced: bool,
     phase: Phase,
 }
 
 enum Phase {
     /// Finding the start.
-    Starting(BoxFuture<'static, Subscription>),
+    Starting(BoxFuture<'static, Option<Subscription>>),
     /// Where it begins is to be said.
     Opening(Subscription),
     Open(Subscription),
@@ -50,28 +51,33 @@ pub(super) enum Said {
 
 impl Reader {
     /// A reader that is told where it begins first of all, and before that of what is gone before.
+    ///
+    /// `paced` has the pace of its feed's frames wait for it. That is for a socket of which it is known at once whether it
+    /// has room: one of HTTP/2's streams takes what it has room for only when another task has its turn.
     pub(super) fn new(
-        hub: &Arc<Hub>,
+        app: &App,
         name: &str,
         filter: Filter,
-        (begin, requested): start::Asked,
-        lag: LagPolicy,
+        ((begin, requested), lag): (start::Asked, LagPolicy),
+        paced: bool,
     ) -> Self {
-        let filters = filter.topics().len() + filter.patterns().len();
+        let filters = filter.len();
         let filter = Arc::new(filter);
         let phase = match begin {
-            Begin::Live => Phase::Opening(Subscription::live_now(hub, &filter, lag)),
+            Begin::Live => Phase::Opening(Subscription::live_now(&app.hub, &filter, lag)),
             _ => {
-                let hub = Arc::clone(hub);
-                Phase::Starting(Box::pin(async move {
-                    Subscription::start(&hub, &filter, begin, requested, lag).await
-                }))
+                let hub = Arc::clone(&app.hub);
+                let start =
+                    async move { Subscription::start(&hub, &filter, begin, requested, lag).await };
+                let drain = app.drain.clone();
+                Phase::Starting(Box::pin(drain.run_until_cancelled_owned(start)))
             }
         };
         Self {
             events_begin: format!("{{\"sub\":{},\"events\":[", Value::from(name)).into(),
             name: name.into(),
             filters,
+            paced,
             phase,
         }
     }
@@ -84,8 +90,8 @@ impl Reader {
         self.filters
     }
 
-    pub(super) fn events_begin(&self) -> &[u8] {
-        &self.events_begin
+    pub(super) fn events_begin(&self) -> Bytes {
+        self.events_begin.clone()
     }
 
     /// What comes next; to call it says that what came before is written. Nothing comes after its end.
@@ -95,7 +101,10 @@ impl Reader {
     /// Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Said {
         if let Phase::Starting(start) = &mut self.phase {
-            self.phase = Phase::Opening(start.await);
+            let Some(subscription) = start.await else {
+                return self.end(CloseReason::NotReady);
+            };
+            self.phase = Phase::Opening(subscription);
         }
         if let Phase::Opening(_) = self.phase
             && let Some(said) = self.opening()
@@ -107,7 +116,7 @@ impl Reader {
         };
         match subscription.next().await {
             Delivery::Events(chunk) => Said::Events(page::items(&chunk)),
-            Delivery::Gap(gap) => Said::Own(told(&self.name, "gap", Control::gap(&gap).data)),
+            Delivery::Gap(gap) => Said::Own(told(&self.name, "gap", &Control::gap(&gap).data)),
             Delivery::Close(reason) => self.end(reason),
             Delivery::Stopped => self.end(CloseReason::NotReady),
         }
@@ -121,13 +130,15 @@ impl Reader {
         };
         if let Some(gap) = subscription.take_start_gap() {
             self.phase = Phase::Opening(subscription);
-            return Some(Said::Own(told(&self.name, "gap", Control::gap(&gap).data)));
+            return Some(Said::Own(told(&self.name, "gap", &Control::gap(&gap).data)));
         }
-        subscription.pace();
+        if self.paced {
+            subscription.pace();
+        }
         let cursor = subscription.cursor().to_string();
         let ended = subscription.has_ended();
         self.phase = Phase::Open(subscription);
-        let begun = || Said::Own(told(&self.name, "subscribed", json!({ "cursor": cursor })));
+        let begun = || Said::Own(told(&self.name, "subscribed", &json!({ "cursor": cursor })));
         (!ended).then(begun)
     }
 
@@ -138,7 +149,9 @@ impl Reader {
 
     /// The socket takes nothing for now: nobody is to wait for this reader.
     pub(super) fn stalled(&mut self) {
-        if let Phase::Open(subscription) = &mut self.phase {
+        if self.paced
+            && let Phase::Open(subscription) = &mut self.phase
+        {
             subscription.stalled();
         }
     }

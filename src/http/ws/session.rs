@@ -3,22 +3,19 @@
 use super::{
     URL,
     message::{self, Asked, Message, Refused, Subscribe},
+    publishes::Publishes,
     reader::{Reader, Said, next_of},
     wire::{Received, Wire},
 };
 use crate::{
     delivery::silence::Silence,
-    event::Draft,
     fanout::CloseReason,
     http::{
         App,
-        outcome::{append_problem, put_result},
         problem::{self, Problem},
     },
-    log::{BoxFuture, Outcome},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::upgrade::Upgraded;
 use std::{
     future::{Future, poll_fn},
@@ -27,27 +24,19 @@ use std::{
     sync::Arc,
     task::Poll,
 };
+use tokio::{sync::OwnedSemaphorePermit, task::unconstrained};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_util::sync::CancellationToken;
 
-/// Events of a connection that are on their way to the log. While there are so many, nothing is read from it.
-const PUBLISHES_MAX: usize = 64;
-
-/// One connection.
-pub(super) struct Session {
-    app: Arc<App>,
-    upgraded: Upgraded,
-    readers: Vec<Reader>,
-}
-
-/// A session whose socket is open.
-struct Open {
+/// One connection. There are many, and most are idle: what is rare is allocated when it is there.
+pub(in crate::http) struct Session {
     app: Arc<App>,
     wire: Wire,
     readers: Vec<Reader>,
+    paced: bool,
     /// The reader that is asked first.
     turn: usize,
-    /// Each gives the message that answers it.
-    publishes: FuturesUnordered<BoxFuture<'static, String>>,
+    publishes: Publishes,
     /// How long nothing was heard of the client.
     silence: Silence,
     /// Whether it was asked if it is there, and has not answered yet.
@@ -58,7 +47,7 @@ struct Open {
 enum Event {
     Said(usize, Said),
     Received(Received),
-    Published(String),
+    Published(Vec<String>),
     Silent,
     Drain,
 }
@@ -77,45 +66,61 @@ impl From<io::Error> for End {
 }
 
 impl Session {
-    pub(super) fn new(app: Arc<App>, upgraded: Upgraded, reader: Option<Reader>) -> Self {
+    /// `paced` says whether its readers are to be waited for: see [`Reader::new`].
+    pub(super) async fn new(
+        app: Arc<App>,
+        upgraded: Upgraded,
+        reader: Option<Reader>,
+        paced: bool,
+    ) -> Self {
+        let bytes_max = app.ingest.bounds.json_bytes_max();
         Self {
-            app,
-            upgraded,
+            wire: Wire::new(upgraded, bytes_max, app.write_timeout).await,
             readers: reader.into_iter().collect(),
+            paced,
+            turn: 0,
+            publishes: Publishes::new(app.ingest.clone()),
+            silence: Silence::new(&app.streams.silences),
+            asked: false,
+            app,
         }
     }
 
-    /// Serves it to its end. Publishes under way finish, whoever ends it.
-    pub(super) async fn run(self) {
-        let bytes_max = self.app.ingest.bounds.json_bytes_max();
-        let wire = Wire::new(self.upgraded, bytes_max, self.app.write_timeout);
-        let mut open = Open {
-            wire: wire.await,
-            readers: self.readers,
-            turn: 0,
-            publishes: FuturesUnordered::new(),
-            silence: Silence::new(&self.app.streams.silences),
-            asked: false,
-            app: self.app,
-        };
-        let end = open.serve().await;
-        // Not for as long as the connection: an idle one has no room for this.
-        Box::pin(open.end(end)).await;
+    /// Serves it to its end, or until `stop`. Publishes under way finish, whoever ends it. `place` is what it takes of the
+    /// connections that the hub may have.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would keep its arguments twice"
+    )]
+    pub(in crate::http) fn run(
+        mut self,
+        stop: CancellationToken,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let _place = &place;
+            let end = tokio::select! {
+                end = self.serve() => end,
+                () = stop.cancelled() => return,
+            };
+            stop.run_until_cancelled(Box::pin(self.end(end))).await;
+        }
     }
-}
 
-impl Open {
     async fn serve(&mut self) -> End {
         loop {
             let event = self.next().await;
             let done = match event {
                 Event::Said(at, said) => {
                     self.turn = at + 1;
-                    self.tell(at, said).await
+                    match said {
+                        Said::Events(items) => self.send_events(at, items).await.map_err(End::from),
+                        said => Box::pin(self.tell(at, said)).await,
+                    }
                 }
                 Event::Received(Received::Text(text)) => {
                     self.heard();
-                    self.take(&text).await
+                    Box::pin(self.take(&text)).await
                 }
                 Event::Received(Received::Sign) => {
                     self.heard();
@@ -125,8 +130,10 @@ impl Open {
                 Event::Received(Received::End(Some((code, reason)))) => {
                     Err(End::Told(code, reason.to_owned()))
                 }
-                Event::Published(answer) => self.answer(answer).await,
-                Event::Silent => self.ping().await,
+                Event::Published(answers) => {
+                    Box::pin(self.send_all(answers)).await.map_err(End::from)
+                }
+                Event::Silent => Box::pin(self.ping()).await,
                 Event::Drain => Err(self.come_back()),
             };
             if let Err(end) = done {
@@ -137,18 +144,19 @@ impl Open {
 
     /// Waits for what happens next. All that was to be sent is sent by then.
     async fn next(&mut self) -> Event {
-        let reads = self.publishes.len() < PUBLISHES_MAX;
-        let publishes = !self.publishes.is_empty();
+        let reads = !self.publishes.is_full();
         tokio::select! {
-            () = self.app.drain.cancelled() => Event::Drain,
-            Some(answer) = self.publishes.next(), if publishes => Event::Published(answer),
+            // Readers hear of it by their feeds. To wait for it here, too, would take one lock of all connections' for
+            // each event.
+            () = self.app.drain.cancelled(), if self.readers.is_empty() => Event::Drain,
+            answers = self.publishes.next() => Event::Published(answers),
             received = self.wire.receive(), if reads => Event::Received(received),
             (at, said) = next_of(&mut self.readers, self.turn), if !self.readers.is_empty() => Event::Said(at, said),
             () = poll_fn(|cx| self.silence.poll_end(cx)) => Event::Silent,
         }
     }
 
-    /// What a reader has to say.
+    /// What a reader has to say but for events.
     async fn tell(&mut self, at: usize, said: Said) -> Result<(), End> {
         match said {
             Said::Events(items) => self.send_events(at, items).await?,
@@ -160,12 +168,9 @@ impl Open {
 
     /// Sends events of a reader. While the socket has no room, nobody waits for any reader of the connection.
     async fn send_events(&mut self, at: usize, items: Bytes) -> io::Result<()> {
-        let begin = Bytes::copy_from_slice(self.readers[at].events_begin());
-        let stalled = {
-            let sent = self.wire.send_events(&begin, items);
-            patiently(&mut self.readers, sent).await?
-        };
-        if stalled {
+        let begin = self.readers[at].events_begin();
+        let sent = self.wire.send_events(&begin, items);
+        if patiently(&mut self.readers, sent).await? {
             // It had room again: somebody reads.
             self.heard();
         }
@@ -174,31 +179,21 @@ impl Open {
 
     /// Sends a message of the hub's own.
     async fn send(&mut self, message: String) -> io::Result<()> {
+        self.send_all(vec![message]).await
+    }
+
+    /// Sends messages of the hub's own, together.
+    async fn send_all(&mut self, messages: Vec<String>) -> io::Result<()> {
         let wire = &mut self.wire;
         let sent = async {
-            wire.feed(message).await?;
+            for message in messages {
+                wire.feed(message).await?;
+            }
             wire.flush().await
         };
         if patiently(&mut self.readers, sent).await? {
             self.heard();
         }
-        Ok(())
-    }
-
-    /// Sends an answer, and the other ones that are there, together.
-    async fn answer(&mut self, first: String) -> Result<(), End> {
-        let mut answers = vec![first];
-        while let Poll::Ready(Some(answer)) = now(self.publishes.next()).await {
-            answers.push(answer);
-        }
-        let wire = &mut self.wire;
-        let sent = async {
-            for answer in answers {
-                wire.feed(answer).await?;
-            }
-            wire.flush().await
-        };
-        patiently(&mut self.readers, sent).await?;
         Ok(())
     }
 
@@ -211,7 +206,7 @@ impl Open {
             Ok(Message { reference, asked }) => {
                 let done = match asked {
                     Asked::Publish(draft) => {
-                        self.publish(reference, draft, message::shown(text));
+                        self.publishes.add(draft, reference, text);
                         return Ok(());
                     }
                     Asked::Subscribe(asked) => self.subscribe(*asked),
@@ -222,7 +217,10 @@ impl Open {
                 };
                 match done {
                     Ok(()) => return Ok(()),
-                    Err(problem) => Refused { reference, problem },
+                    Err(problem) => Refused {
+                        reference,
+                        problem: Box::new(problem),
+                    },
                 }
             }
         };
@@ -246,45 +244,30 @@ impl Open {
             let detail = format!("there is a subscription {} already", problem::quoted(&sub));
             return Err(message::wrong(detail));
         }
-        let reader = Reader::new(&self.app.hub, &sub, filter, start, lag);
-        let filters: usize = self.readers.iter().map(Reader::filters).sum();
-        let (all, max) = (filters + reader.filters(), self.app.filters_max);
+        let has = self.readers.iter().map(Reader::filters).sum::<usize>();
+        let (all, max) = (has + filter.len(), self.app.filters_max);
         if all > max {
             let detail = format!(
                 "{all} topics and patterns are more than {max}, the most on one connection"
             );
             return Err(Problem::new(&problem::FILTER, detail));
         }
+        let reader = Reader::new(&self.app, &sub, filter, (start, lag), self.paced);
         self.readers.reserve_exact(1);
         self.readers.push(reader);
         Ok(())
     }
 
-    fn publish(&mut self, reference: Option<String>, draft: Draft, shown: &str) {
-        let (ingest, shown) = (self.app.ingest.clone(), shown.to_owned());
-        self.publishes.push(Box::pin(async move {
-            let topic = draft.topic.clone();
-            let mut result = String::with_capacity(96 + topic.as_str().len());
-            let done = match ingest.publish(vec![draft], true).await {
-                Ok(outcomes) => {
-                    let outcome = outcomes.first().copied().unwrap_or(Outcome::Conflict);
-                    put_result(&topic, outcome, &mut result)
-                }
-                Err(error) => Err(append_problem(error)),
-            };
-            match done {
-                Ok(()) => message::published(reference, &result),
-                Err(problem) => message::error(reference, &problem, &shown),
-            }
-        }));
-    }
-
     /// A subscription ends. With that of the URL the connection does: its client may never look for anything else.
     async fn end_reader(&mut self, at: usize, reason: CloseReason) -> Result<(), End> {
+        if self.app.drain.is_cancelled() {
+            // That is why it ended, or will be heard of all the same.
+            return Err(self.come_back());
+        }
         let reader = self.readers.swap_remove(at);
         let after = (reason == CloseReason::NotReady).then(|| self.app.streams.come_back());
         let closed = message::closed(reason, after);
-        self.send(message::told(reader.name(), "closed", closed))
+        self.send(message::told(reader.name(), "closed", &closed))
             .await?;
         match reason {
             _ if reader.name() != URL => Ok(()),
@@ -304,23 +287,25 @@ impl Open {
         self.asked = false;
     }
 
-    /// Nothing was heard for long: the client is asked whether it is there, once.
+    /// Nothing was heard for long: the client is asked whether it is there. If it was before, it is not, unless what it
+    /// was sent has yet to reach it.
     async fn ping(&mut self) -> Result<(), End> {
-        if self.asked {
+        if patiently(&mut self.readers, self.wire.ping()).await? {
+            self.heard();
+        } else if std::mem::replace(&mut self.asked, true) {
             return Err(End::Told(CloseCode::Away, "idle".to_owned()));
         }
-        self.asked = true;
         self.silence.begin();
-        patiently(&mut self.readers, self.wire.ping()).await?;
         Ok(())
     }
 
     async fn end(mut self, end: End) {
-        // Whoever publishes is told what became of it, if that can be.
-        let mut answered = !matches!(end, End::Gone(_) | End::Closed);
         self.readers.clear();
-        while let Some(answer) = self.publishes.next().await {
-            answered = answered && self.send(answer).await.is_ok();
+        // Whoever publishes is told what became of it, if that can be.
+        let mut told = matches!(end, End::Told(..));
+        while !self.publishes.is_empty() {
+            let answers = self.publishes.next().await;
+            told = told && self.send_all(answers).await.is_ok();
         }
         match end {
             End::Told(code, reason) => self.wire.close(Some((code, reason))).await,
@@ -335,7 +320,8 @@ async fn patiently(
     readers: &mut [Reader],
     sent: impl Future<Output = io::Result<()>>,
 ) -> io::Result<bool> {
-    let mut sent = pin!(sent);
+    // What waits is to be the socket, and not a task that has had its turn.
+    let mut sent = pin!(unconstrained(sent));
     if let Poll::Ready(sent) = now(sent.as_mut()).await {
         return sent.map(|()| false);
     }

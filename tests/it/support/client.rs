@@ -87,6 +87,8 @@ pub(crate) enum Library {
     Polyfill,
     /// npm `@microsoft/fetch-event-source`.
     FetchEventSource,
+    /// Chromium's own WebSocket.
+    WebSocket,
 }
 
 impl Client {
@@ -115,6 +117,20 @@ impl Client {
         Self::spawn("httpx-sse", command, json_lines)
     }
 
+    /// npm `ws`.
+    pub(crate) fn ws(url: &str) -> Self {
+        let mut command = node("ws.mjs");
+        command.arg(url);
+        Self::spawn("ws", command, json_lines)
+    }
+
+    /// PyPI `websockets`.
+    pub(crate) fn websockets(url: &str) -> Self {
+        let mut command = Command::new(installed("venv/bin/python"));
+        command.arg(script("websockets_client.py")).arg(url);
+        Self::spawn("websockets", command, json_lines)
+    }
+
     /// Chromium on the hub's own page; streams are opened in it by [`Client::open`].
     pub(crate) async fn chromium(origin: &str) -> Self {
         Self::browser(origin, &[]).await
@@ -123,6 +139,11 @@ impl Client {
     /// Chromium on a page of another origin on this machine.
     pub(crate) async fn chromium_elsewhere(origin: &str) -> Self {
         Self::browser(origin, &["--elsewhere"]).await
+    }
+
+    /// Chromium on a page of that host, which is not the hub's.
+    pub(crate) async fn chromium_as(origin: &str, host: &str) -> Self {
+        Self::browser(origin, &["--as", host]).await
     }
 
     /// The walk over the hub's own page.
@@ -142,13 +163,24 @@ impl Client {
 
     /// Opens a stream in the browser, and waits until it is open.
     pub(crate) async fn open(&mut self, stream: &str, url: &str, library: Library) {
+        self.try_to_open(stream, url, library);
+        self.opened_of(stream).await;
+    }
+
+    /// The same for a stream that may not open.
+    pub(crate) fn try_to_open(&mut self, stream: &str, url: &str, library: Library) {
         let library = match library {
             Library::EventSource => "EventSource",
             Library::Polyfill => "event-source-polyfill",
             Library::FetchEventSource => "fetch-event-source",
+            Library::WebSocket => "WebSocket",
         };
         self.command(&serde_json::json!({"open": stream, "url": url, "with": library}));
-        self.opened_of(stream).await;
+    }
+
+    /// Publishes on a WebSocket, in the browser on that stream.
+    pub(crate) fn publish(&mut self, stream: &str, reference: &str, event: &serde_json::Value) {
+        self.command(&serde_json::json!({"publish": event, "ref": reference, "on": stream}));
     }
 
     /// Closes a stream in the browser.

@@ -7,6 +7,7 @@ use hyper::{
     Request, Response,
     body::{Frame, Incoming},
     client::conn::http2::{SendRequest, handshake},
+    ext::Protocol,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{convert::Infallible, net::Shutdown};
@@ -69,6 +70,26 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        let answer = self.requests.send_request(request.body(body).unwrap());
+        timeout(DEADLINE, answer).await.unwrap().unwrap()
+    }
+
+    /// An extended CONNECT, which opens a WebSocket.
+    pub(crate) async fn connect_socket(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Response<Incoming> {
+        // The hub's settings, which allow it, have come with the first answer.
+        assert_eq!(self.get("/healthz").await.status(), 200);
+        let uri = format!("http://{}{path}", self.authority);
+        let mut request = Request::builder().method("CONNECT").uri(uri);
+        request = request.header("sec-websocket-version", "13");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.extension(Protocol::from_static("websocket"));
+        let body = http_body_util::Empty::new().boxed();
         let answer = self.requests.send_request(request.body(body).unwrap());
         timeout(DEADLINE, answer).await.unwrap().unwrap()
     }

@@ -13,6 +13,7 @@ pub(crate) mod server;
 pub(crate) mod stream;
 pub(crate) mod wait;
 pub(crate) mod witness;
+pub(crate) mod ws;
 
 use tidings::config::{Http1, environment};
 
