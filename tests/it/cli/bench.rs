@@ -112,7 +112,7 @@ fn measures_every_way_to_listen() {
         let running = Running::start(&mut serve);
         let line = running.line();
         let url = &line[line.find("http://").unwrap_or_else(|| panic!("{line}"))..];
-        for transport in ["sse", "ndjson", "longpoll"] {
+        for transport in ["sse", "ndjson", "longpoll", "ws", "socketio"] {
             let with = format!("--transport {transport} --warmup 10ms");
             let report = sound(
                 &format!("fan --readers 5 --connections 3 --events 300 {with}"),

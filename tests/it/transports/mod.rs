@@ -3,6 +3,7 @@
 //! a gap, exactly where retention removed something.
 
 mod book;
+mod faults;
 mod publisher;
 mod reader;
 mod session;
@@ -21,7 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tidings::config::environment;
 use tokio::{
@@ -33,6 +34,9 @@ use verdict::Verdict;
 
 /// Longer than a seed takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Longer than a hub takes to go down whose readers all heed that: its own deadline is this.
+const DRAIN: Duration = Duration::from_secs(10);
 
 const TOPICS: usize = 20;
 const PUBLISHERS: usize = 3;
@@ -145,7 +149,14 @@ async fn stop_now_and_then(hub: &mut HubProcess, world: &World, random: &mut Std
         at += random.random_range(50..250);
         world.book.reaches(at).await;
         let rudely = random.random_range(0..3) > 0;
+        let begun = Instant::now();
         block_in_place(|| if rudely { hub.kill() } else { hub.terminate() });
+        assert!(
+            begun.elapsed() < DRAIN,
+            "a hub that goes down takes {:?}; its log:\n{}",
+            begun.elapsed(),
+            hub.log()
+        );
         sleep(Duration::from_millis(random.random_range(0..30))).await;
         block_in_place(|| hub.start_again());
     }
@@ -161,7 +172,7 @@ async fn every_transport_says_the_same() {
     let seeds = number("TRANSPORT_SEEDS").unwrap_or(5);
     let mut all = Counts::default();
     for seed in from..from + seeds {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let counts = timeout(DEADLINE, run(seed)).await;
         let counts = counts.unwrap_or_else(|_| panic!("seed {seed} takes too long"));
         eprintln!(

@@ -16,9 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tidings::{cursor::Cursor, topic::Filter};
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 
 const PATTERNS: [&str; 6] = ["a/*", "b/**", "b/c/*", "*", "**", "*/*"];
+
+/// No connection takes so long to open: whoever asks a hub that goes is told, or hears no more of it.
+const PATIENCE: Duration = Duration::from_secs(9);
 
 /// Longest time on one connection.
 const STAY_MS: u64 = 150;
@@ -128,8 +131,13 @@ impl Reader {
         };
         let before = Instant::now();
         let address = self.world.address;
-        let session = Session::open(transport, address, &wanted, &mut self.random).await;
-        let Ok(session) = session else {
+        let session = Session::open(transport, address, &wanted, &mut self.random);
+        let Ok(session) = timeout(PATIENCE, session).await.unwrap_or_else(|_| {
+            panic!(
+                "{}: {transport:?} from {start:?} does not open",
+                self.diary.name
+            )
+        }) else {
             sleep(PAUSE).await;
             return None;
         };

@@ -49,6 +49,11 @@ impl Http {
         })
     }
 
+    /// Another connection to the same server.
+    pub(super) async fn another(&self) -> io::Result<Self> {
+        Self::connect(self.address, None).await
+    }
+
     /// Asks, and gives the answer's status.
     pub(in crate::transports) async fn ask(
         &mut self,

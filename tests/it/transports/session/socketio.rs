@@ -107,7 +107,7 @@ impl SocketIo {
     pub(super) async fn leave(mut self, rudely: bool) {
         if !rudely {
             // The hub may be gone.
-            let _ = self.engine.send("41".to_owned()).await;
+            let _ = self.engine.goodbye().await;
         }
         match self.engine {
             Engine::Socket(socket) => socket.leave(rudely).await,
@@ -154,6 +154,14 @@ impl Engine {
                 polled(status, &answer)
             }
         }
+    }
+
+    async fn goodbye(&mut self) -> io::Result<()> {
+        if let Self::Polling { http, .. } = self {
+            // On the old one a poll may wait for its answer.
+            *http = http.another().await?;
+        }
+        self.send("41".to_owned()).await
     }
 
     /// The next packet of Socket.IO; `None` at the end.
