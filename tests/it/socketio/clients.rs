@@ -124,12 +124,12 @@ impl Clients {
 
     /// The acknowledgement of an event.
     pub(super) async fn call(&mut self, name: &str, args: Value) -> Value {
-        let call = self.send(name, args);
+        let call = self.send(name, &args);
         self.answer(name, call).await
     }
 
     /// Emits an event without waiting. Gives what its answer is known by.
-    pub(super) fn send(&mut self, name: &str, args: Value) -> u64 {
+    pub(super) fn send(&mut self, name: &str, args: &Value) -> u64 {
         self.calls += 1;
         self.tell(&json!({"emit": name, "args": args, "call": self.calls}));
         self.calls
