@@ -27,6 +27,7 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
         .get::<Arc<Connection>>()
         .is_some_and(|connection| connection.overloaded);
     let reason = match () {
+        () if app.drain.is_cancelled() && socketio::polls(request) => return None,
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
         () if (reads(request) || socketio::begins(request) || request.uri().path() == ws::PATH)

@@ -5,6 +5,7 @@ Listens by `auth`, publishes each line of its input on the first topic, and says
 
 import json
 import sys
+import threading
 
 # The directory of this script would otherwise hide the package of the same name.
 sys.path.pop(0)
@@ -12,8 +13,12 @@ sys.path.pop(0)
 import socketio  # noqa: E402
 
 
+saying = threading.Lock()
+
+
 def say(**line):
-    print(json.dumps({"client": "", **line}), flush=True)
+    with saying:
+        print(json.dumps({"client": "", **line}), flush=True)
 
 
 def main(url, transport, *topics):

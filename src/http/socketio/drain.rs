@@ -3,7 +3,7 @@
 
 use super::{super::App, NAMESPACE, session::Session};
 use crate::{delivery::control::Control, fanout::CloseReason};
-use socketioxide::{SocketIo, TransportType, extract::SocketRef};
+use socketioxide::{SocketIo, extract::SocketRef};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Waits for the hub to go down, and takes all sockets down with it. `end` cuts the connections of WebSockets.
 ///
-/// Who polls is refused from now on; of such a session only the library's timer is left, which ends with the next ping.
+/// Who polls is answered once more, and then refused; of such a session only the library's timer is left, which ends with
+/// the next ping.
 pub(super) async fn go_down(app: Arc<App>, io: SocketIo, end: CancellationToken) {
     app.drain.cancelled().await;
     let sockets = io.of(NAMESPACE).map_or_else(Vec::new, |all| all.sockets());
@@ -42,10 +43,8 @@ pub(super) async fn go_down(app: Arc<App>, io: SocketIo, end: CancellationToken)
         }
     }
     let settled = async {
-        for (socket, session) in &sessions {
-            if socket.transport_type() == TransportType::Websocket {
-                let _ = session.room.settle(SETTLE).await;
-            }
+        for (_, session) in &sessions {
+            let _ = session.room.settle(SETTLE).await;
         }
     };
     let _ = timeout(SETTLE, settled).await;

@@ -109,6 +109,11 @@ pub(super) fn begins(request: &Request) -> bool {
     serves(request.uri().path()) && asked(request.uri().query(), "sid").is_none()
 }
 
+/// Whether a request asks for what there is for a session.
+pub(super) fn polls(request: &Request) -> bool {
+    request.method() == Method::GET && serves(request.uri().path()) && !begins(request)
+}
+
 /// A packet with an event of that size, whose data may need six bytes for one.
 fn payload_bytes_max(event_bytes_max: usize) -> usize {
     event_bytes_max.saturating_mul(6).saturating_add(16 << 10)
@@ -165,6 +170,10 @@ impl Door {
         let sid = asked(parts.uri.query(), "sid").and_then(|sid| sid.parse::<Sid>().ok());
         let connection = parts.extensions.get::<Arc<Connection>>().cloned();
         let polls = parts.method == Method::GET;
+        let session = || sid.and_then(|sid| session(&self.io, sid));
+        if self.app.drain.is_cancelled() && !session().is_some_and(|session| session.polls_last()) {
+            return Err(draining());
+        }
         let upgrades = asked(parts.uri.query(), "transport").as_deref() == Some("websocket");
         let body = match parts.method {
             Method::POST => {
@@ -188,18 +197,23 @@ impl Door {
                 Err(never) => match never {},
             },
             () = drain::too_long(&self.app.drain) => {
-                return Err(Problem::new(&problem::DRAINING, "try again after the Retry-After time, here or on another node"));
+                return Err(draining());
             }
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if let Some(connection) = connection {
                 connection.set_upgraded(self.end);
             }
-        } else if polls && let Some(session) = sid.and_then(|sid| session(&self.io, sid)) {
+        } else if polls && let Some(session) = session() {
             session.room.taken();
         }
         Ok(response)
     }
+}
+
+fn draining() -> Problem {
+    let detail = "try again after the Retry-After time, here or on another node";
+    Problem::new(&problem::DRAINING, detail)
 }
 
 /// The session of a socket that is connected.

@@ -174,11 +174,10 @@ impl Room {
 
 /// What the library says of a packet that it was given.
 pub(super) fn sent(result: Result<(), SendError>) -> Result<(), Unsent> {
-    match result {
-        Ok(()) => Ok(()),
-        Err(SendError::Socket(SocketError::InternalChannelFull)) => Err(Unsent::Full),
-        Err(SendError::Socket(_) | SendError::Serialize(_)) => Err(Unsent::Gone),
-    }
+    result.map_err(|error| match error {
+        SendError::Socket(SocketError::InternalChannelFull) => Unsent::Full,
+        SendError::Socket(_) | SendError::Serialize(_) => Unsent::Gone,
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ use crate::{cursor::Cursor, http::socket::Connection};
 use socketioxide::{SocketIo, extract::SocketRef};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,6 +40,8 @@ pub(super) struct Session {
     calls: Arc<Semaphore>,
     calls_bytes_max: usize,
     filters_max: usize,
+    /// Whether it polled in a drain.
+    polled_last: AtomicBool,
     subscriptions: Mutex<Subscriptions>,
 }
 
@@ -85,6 +90,7 @@ impl Session {
             calls: Arc::new(Semaphore::new(calls_bytes_max)),
             calls_bytes_max,
             filters_max: app.filters_max,
+            polled_last: AtomicBool::new(false),
             subscriptions: Mutex::default(),
         });
         if let Some(connection) = connection {
@@ -177,6 +183,11 @@ impl Session {
         running.stop.cancel();
         running.ended.cancelled().await;
         Ok(*running.at.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it may poll in a drain: once, to be told.
+    pub(super) fn polls_last(&self) -> bool {
+        !self.polled_last.swap(true, Ordering::Relaxed)
     }
 
     /// Whether it has no subscription.

@@ -89,16 +89,22 @@ impl Clients {
         writeln!(stdin, "{line}").expect("a process that listens");
     }
 
-    /// Connects a client, which listens to what `listen` says, and waits until it is connected. Gives its transport.
+    /// Connects a client, which listens to what `listen` says, and waits until it is connected, by the last of its
+    /// transports.
     pub(super) async fn connect(
         &mut self,
         name: &str,
         url: &str,
         kind: Kind,
         listen: Option<Value>,
-    ) -> String {
+    ) {
         self.begin(name, url, kind, listen);
-        self.connected(name).await
+        let mut transport = self.connected(name).await;
+        if kind.transports.len() == 2 && transport == kind.transports[0] {
+            let line = self.find(name, "upgraded").await;
+            transport = line["upgraded"].as_str().unwrap().to_owned();
+        }
+        assert_eq!(kind.transports.last(), Some(&&*transport), "{kind:?}");
     }
 
     /// The same without waiting.
@@ -118,12 +124,12 @@ impl Clients {
 
     /// The acknowledgement of an event.
     pub(super) async fn call(&mut self, name: &str, args: Value) -> Value {
-        let call = self.send(name, args);
+        let call = self.send(name, &args);
         self.answer(name, call).await
     }
 
     /// Emits an event without waiting. Gives what its answer is known by.
-    pub(super) fn send(&mut self, name: &str, args: Value) -> u64 {
+    pub(super) fn send(&mut self, name: &str, args: &Value) -> u64 {
         self.calls += 1;
         self.tell(&json!({"emit": name, "args": args, "call": self.calls}));
         self.calls
