@@ -74,6 +74,33 @@ async fn the_key_is_answered_and_the_subprotocol_is_selected_if_it_is_offered() 
 }
 
 #[tokio::test]
+async fn a_client_need_not_wait_for_the_answer() {
+    let hub = TestServer::start().await;
+    let mut raw = format!("GET /ws HTTP/1.1\r\nHost: {}\r\n", hub.address);
+    for (name, value) in HANDSHAKE {
+        raw += &format!("{name}: {value}\r\n");
+    }
+    // A message, masked with zeros, and a close right behind the handshake.
+    let asked = r#"{"publish":{"topic":"a","data":"early"}}"#;
+    let length = 0x80 | u8::try_from(asked.len()).unwrap();
+    let frames = [
+        &[0x81, length, 0, 0, 0, 0],
+        asked.as_bytes(),
+        b"\x88\x80\0\0\0\0",
+    ]
+    .concat();
+    let all = hub.raw(&[raw.as_bytes(), b"\r\n", &frames].concat()).await;
+    // The close is answered, and the connection ends.
+    assert!(
+        all.starts_with(b"HTTP/1.1 101 ") && all.ends_with(b"\x88\x00"),
+        "{all:?}"
+    );
+    let mut stream = hub.subscribe("/topics/a?since=earliest").await;
+    assert_eq!(stream.next().await.data, "early");
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_no_handshake_is_refused_in_words() {
     let mut hub = Witness::start().await;
     let upgrade = (426, "upgrade-required", "WebSocket");
