@@ -31,7 +31,7 @@ lint: cargo-deny ## check format, lints, docs, and the dependencies' licences, v
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	cargo deny --log-level error check licenses bans sources
 
-bench: bench-build ## measure the hub and its peers side by side (25 min), and write docs/benchmarks.md
+bench: bench-build ## measure the hub and its peers side by side (30 min), and write docs/benchmarks.md
 	python3 tests/bench/suite.py
 
 bench-quick: bench-build ## the same in two minutes, into target/bench-quick
