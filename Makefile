@@ -35,7 +35,7 @@ pictures: test-tools ## take the pictures of docs/examples.md
 	cargo build --locked --example chat --example dashboard
 	node $(CLIENTS)/pictures.mjs $(or $(CARGO_TARGET_DIR),target)/debug/examples
 
-bench: bench-build ## measure the hub and its peers side by side (25 min), and write docs/benchmarks.md
+bench: bench-build ## measure the hub and its peers side by side (30 min), and write docs/benchmarks.md
 	python3 tests/bench/suite.py
 
 bench-quick: bench-build ## the same in two minutes, into target/bench-quick

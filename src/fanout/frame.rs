@@ -188,6 +188,16 @@ impl Chunk {
         encoded.bytes.slice(encoded.begin_of(self.known)..end)
     }
 
+    /// The bytes of one of its events, shared with other readers.
+    #[must_use]
+    pub fn event_bytes(&self, encoding: Encoding, index: usize) -> Bytes {
+        let encoded = self.frame.encoded(encoding);
+        let at = self.known + index;
+        encoded
+            .bytes
+            .slice(encoded.begin_of(at)..encoded.end_of(at))
+    }
+
     /// Where its reader stands that has taken so many of its bytes.
     pub(super) fn cut(&self, encoding: Encoding, taken: usize) -> Cut {
         let encoded = self.frame.encoded(encoding);
@@ -268,6 +278,8 @@ mod tests {
             };
             assert_eq!(part.events().len(), 1);
             let last = part.bytes(Encoding::Sse);
+            assert_eq!(part.event_bytes(Encoding::Sse, 0), last);
+            assert_eq!(whole.event_bytes(Encoding::Sse, 2), last);
             assert!(bytes.ends_with(&last) && last.starts_with(b"id: "));
             assert_eq!(
                 last.as_ptr(),

@@ -284,15 +284,27 @@ impl Subscription {
     /// waits for it. Gives what is left of the event under way; what lies behind that will come again.
     pub fn behind(&mut self, chunk: &Chunk, encoding: Encoding, taken: usize) -> Bytes {
         let cut = chunk.cut(encoding, taken);
+        self.behind_at(chunk, cut.position);
+        cut.rest
+    }
+
+    /// The same of a reader that takes whole events: so many of them.
+    pub fn behind_by(&mut self, chunk: &Chunk, taken: usize) {
+        let last = taken
+            .checked_sub(1)
+            .and_then(|last| chunk.events().get(last));
+        self.behind_at(chunk, last.map(|event| event.cursor.position));
+    }
+
+    fn behind_at(&mut self, chunk: &Chunk, taken_to: Option<u64>) {
         let first = chunk
             .events()
             .first()
             .map_or(0, |event| event.cursor.position);
-        self.place.position = cut.position.unwrap_or(first.saturating_sub(1));
+        self.place.position = taken_to.unwrap_or(first.saturating_sub(1));
         if !matches!(self.state, State::Ended) {
             self.fall_behind();
         }
-        cut.rest
     }
 
     /// The reader takes nothing for now, of whatever it was to get. It loses its seat, so that nobody waits for it.

@@ -7,6 +7,7 @@ use super::{
     problem::{self, Problem},
     query::Query,
     socket::Connection,
+    socketio,
     subscribe::stream_response,
     ws,
 };
@@ -26,9 +27,12 @@ pub(super) fn turn_away(app: &App, request: &Request) -> Option<Response> {
         .get::<Arc<Connection>>()
         .is_some_and(|connection| connection.overloaded);
     let reason = match () {
+        () if app.drain.is_cancelled() && socketio::polls(request) => return None,
         () if app.drain.is_cancelled() => CloseReason::Draining,
         () if overloaded => CloseReason::Overloaded,
-        () if (reads(request) || request.uri().path() == ws::PATH) && cannot_serve(app) => {
+        () if (reads(request) || socketio::begins(request) || request.uri().path() == ws::PATH)
+            && cannot_serve(app) =>
+        {
             CloseReason::NotReady
         }
         () => return None,

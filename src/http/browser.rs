@@ -1,7 +1,10 @@
 //! Which pages may use the hub. A page elsewhere on the web must not use a hub on somebody's localhost, neither by its
 //! own origin (CORS, and a check of each POST and each WebSocket) nor by a name that it points there (DNS rebinding).
 
-use super::problem::{self, Problem};
+use super::{
+    problem::{self, Problem},
+    socketio,
+};
 use crate::config::Config;
 use axum::{
     extract::Request,
@@ -123,10 +126,11 @@ pub(super) fn refuse(rules: &Rules, reach: Reach, request: &Request) -> Option<R
     None
 }
 
-/// Whether it publishes, or opens a WebSocket, on which a page could publish and, as CORS is not asked, read.
+/// Whether it publishes, or opens what a page could publish on and, as CORS is not asked, read: a WebSocket, a Socket.IO.
 fn may_publish(request: &Request) -> bool {
     matches!(*request.method(), Method::POST | Method::CONNECT)
         || request.headers().contains_key(header::UPGRADE)
+        || socketio::serves(request.uri().path())
 }
 
 /// Whether a request comes from a page that may use the hub, or from no page at all.

@@ -3,7 +3,7 @@
 use super::{
     lean,
     listener::Listener,
-    socket::{Connection, Socket},
+    socket::{Connection, Held, Socket},
     stall, ws,
 };
 use axum::{Router, body::Body, http::Request, response::Response};
@@ -39,6 +39,7 @@ pub(super) struct Library<'a> {
     pub(super) before: Bytes,
     pub(super) drain: CancellationToken,
     pub(super) tasks: TaskTracker,
+    pub(super) held: Held,
 }
 
 /// How HTTP/1 ends on a connection.
@@ -87,8 +88,8 @@ impl Library<'_> {
         if let Some(opened) = connection.take_socket() {
             return End::Socket(opened);
         }
-        // Of a stream's client nothing is unread, and a drain need not wait for it to close.
-        match answered && !connection.is_streaming() {
+        // Of a stream's client nothing is unread, and a drain need not wait for it to close. What was upgraded goes on.
+        match answered && !connection.is_streaming() && !connection.is_upgraded() {
             true => End::Answered,
             false => End::Gone,
         }
@@ -128,6 +129,7 @@ impl Library<'_> {
             Arc::clone(connection),
             self.before.clone(),
             self.door.limits.write_timeout,
+            self.held.clone(),
         )
     }
 

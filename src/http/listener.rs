@@ -3,6 +3,7 @@
 use super::{
     lean::{self, Begun, Lean, Streaming, Waited, Waiter},
     library::{self, Library},
+    socket::Held,
     ws,
 };
 use crate::{config::ServerConfig, log::BoxFuture};
@@ -46,13 +47,9 @@ const LINGER_BYTES: usize = 64 << 10; // 64 KiB
 const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// What a connection becomes: a task of its own, since the one that it begins in has more room than that needs.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is taken apart at once, and there are most of the largest"
-)]
 enum Became {
     Stream(Streaming),
-    Socket(ws::Session, OwnedSemaphorePermit),
+    Socket(ws::Session),
     Waiting(Box<Waiter>, Begun, OwnedSemaphorePermit),
 }
 
@@ -148,7 +145,7 @@ impl Listener {
             true => CancellationToken::new(),
             false => self.drain.clone(),
         };
-        let library = |tcp: &Arc<TcpStream>, router, before| Library {
+        let library = |tcp: &Arc<TcpStream>, router, before, place| Library {
             door: &self,
             router,
             tcp: Arc::clone(tcp),
@@ -156,6 +153,11 @@ impl Listener {
             before,
             drain: drain.clone(),
             tasks: tasks.clone(),
+            held: Held {
+                _place: Arc::new(place),
+                _task: tasks.token(),
+                stop: self.stop.clone(),
+            },
         };
         let serving = async {
             let (end, tcp, read) = {
@@ -183,20 +185,19 @@ impl Listener {
                         Some(response) => lean::answered(router, response),
                         None => router,
                     };
-                    match Box::pin(library(&tcp, router, before).http1()).await {
+                    match Box::pin(library(&tcp, router, before, place).http1()).await {
                         library::End::Gone => None,
                         library::End::Answered => {
                             Box::pin(linger(&tcp, &drain)).await;
                             None
                         }
                         library::End::Socket(opened) => {
-                            let begun = Box::pin(opened.begin()).await;
-                            begun.map(|session| Became::Socket(session, place))
+                            Box::pin(opened.begin()).await.map(Became::Socket)
                         }
                     }
                 }
                 lean::End::Http2(before) => {
-                    let library = library(&Arc::new(tcp), self.router.clone(), before);
+                    let library = library(&Arc::new(tcp), self.router.clone(), before, place);
                     Box::pin(library.http2()).await;
                     None
                 }
@@ -215,8 +216,8 @@ impl Listener {
         };
         match became {
             Some(Became::Stream(streaming)) => drop(tasks.spawn(streaming.run())),
-            Some(Became::Socket(session, place)) => {
-                drop(tasks.spawn(session.run(self.stop.clone(), Some(place))));
+            Some(Became::Socket(session)) => {
+                drop(tasks.spawn(session.run(self.stop.clone(), None)));
             }
             Some(Became::Waiting(waiter, begun, place)) => {
                 // Boxed, since it would be kept several times on its way.

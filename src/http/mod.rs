@@ -21,6 +21,7 @@ mod readable;
 mod refusal;
 mod results;
 mod socket;
+mod socketio;
 mod stall;
 mod start;
 mod subscribe;
@@ -53,6 +54,7 @@ pub struct App {
     ingest: Ingest,
     streams: Arc<stream::Settings>,
     filters_max: usize,
+    keepalive: Duration,
     body_timeout: Duration,
     write_timeout: Duration,
     results_bytes_max: usize,
@@ -94,6 +96,7 @@ impl App {
             cluster,
             streams: Arc::new(streams),
             filters_max: size(config.subscribe.filters_max),
+            keepalive: config.subscribe.keepalive,
             body_timeout: config.server.body_timeout,
             write_timeout: config.server.write_timeout,
             results_bytes_max: size(config.publish.results_bytes_max),
@@ -124,6 +127,7 @@ impl App {
             .route("/readyz", get(cluster::readyz))
             .route("/cluster", get(cluster::nodes))
             .merge(pages::routes())
+            .merge(socketio::routes(self))
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(GateLayer::new(Arc::clone(self), reach))

@@ -74,6 +74,8 @@ kinds! {
         "Events reach browsers as Server-Sent Events, which are UTF-8 text by definition: other bytes would arrive changed. Send them as Base64.";
     KEY_CONFLICT = UNPROCESSABLE_ENTITY "idempotency-conflict" "the key belongs to another event"
         "The same idempotency key came before, on the same topic, with other data, another event name or another own id. Nothing was published.";
+    BUSY = TOO_MANY_REQUESTS "too-many-requests" "too much is under way"
+        "Of a connection on which many requests may be sent at once only so many bytes wait for an answer. Nothing was done. Send on when answers have come.";
     FULL = INSUFFICIENT_STORAGE "log-full" "the log has no room"
         "The disk is full. The events were certainly not stored; publishing works again as soon as there is room.";
     UNKNOWN_OUTCOME = SERVICE_UNAVAILABLE "outcome-unknown" "it is unknown whether the events were stored"
@@ -118,6 +120,12 @@ impl Problem {
             detail: detail.into(),
             more: Map::new(),
         }
+    }
+
+    /// The same on one line, for protocols that have room for nothing else.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{}: {}", self.kind.slug, self.detail)
     }
 
     /// Adds a member of its own.

@@ -181,6 +181,12 @@ async fn publish_json(
 }
 
 async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
+    let (outcome, body) = store(app, draft).await?;
+    Ok(answer(&[outcome], body))
+}
+
+/// Publishes one event. With what became of it, also as JSON: `{"id","topic","duplicate"}`.
+pub(super) async fn store(app: &App, draft: Draft) -> Result<(Outcome, String), Problem> {
     let topic = draft.topic.clone();
     let outcomes = app
         .ingest
@@ -190,7 +196,7 @@ async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
     let outcome = outcomes.first().copied().unwrap_or(Outcome::Conflict);
     let mut body = String::with_capacity(96 + topic.as_str().len());
     put_result(&topic, outcome, &mut body)?;
-    Ok(answer(&outcomes, body))
+    Ok((outcome, body))
 }
 
 /// 201 if something new was published, else 200. The newline is for those who read it in a terminal.

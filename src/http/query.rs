@@ -27,6 +27,12 @@ impl Query {
         )
     }
 
+    /// Parameters that came in another way.
+    pub(super) fn of(pairs: Vec<(String, String)>) -> Self {
+        let pairs = pairs.into_iter();
+        Self(pairs.map(|(name, value)| (name, value.into())).collect())
+    }
+
     /// Every value of a parameter that may come several times.
     pub(super) fn take_all(&mut self, name: &str) -> Result<Vec<String>, Problem> {
         let taken = self.0.extract_if(.., |(known, _)| known == name);

@@ -11,7 +11,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -20,15 +20,23 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit},
     time::{Sleep, sleep},
 };
 use tokio_stream::StreamExt;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::task_tracker::TaskTrackerToken,
+};
 
 /// What one stream may have in hyper's buffer, not yet taken by the socket; one piece may be larger.
 const UNSENT_BYTES_MAX: usize = 64 << 10; // 64 KiB
 
 /// What an answer leaves to be done on its connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is there for a moment, and mostly the largest"
+)]
 pub(super) enum Left {
     /// Its body is this stream.
     Stream(EventStream),
@@ -48,8 +56,12 @@ pub(super) struct Connection {
     /// How often all that was to be sent was taken by the socket.
     flushes: AtomicU64,
     flushed: Notify,
+    /// Called then, if anybody wants to know.
+    on_flush: OnceLock<Box<dyn Fn() + Send + Sync>>,
     streaming: AtomicBool,
     stream_begun: Notify,
+    /// Set once its socket is another protocol's. Cancelled to end it.
+    upgraded: OnceLock<CancellationToken>,
 }
 
 impl Connection {
@@ -70,6 +82,8 @@ impl Connection {
             left: Mutex::new(None),
             flushes: AtomicU64::new(0),
             flushed: Notify::new(),
+            on_flush: OnceLock::new(),
+            upgraded: OnceLock::new(),
             streaming: AtomicBool::new(false),
             stream_begun: Notify::new(),
         }
@@ -145,6 +159,21 @@ impl Connection {
         self.streaming.load(Ordering::Acquire)
     }
 
+    /// Calls that whenever the socket has taken all that was to be sent. The first one to want it gets it.
+    pub(super) fn on_flush(&self, call: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_flush.set(Box::new(call));
+    }
+
+    /// Its socket is another protocol's from now on, which cancels `end` to end it.
+    pub(super) fn set_upgraded(&self, end: CancellationToken) {
+        let _ = self.upgraded.set(end);
+    }
+
+    /// Whether it is.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.get().is_some()
+    }
+
     async fn flushed_since(&self, seen: u64) {
         while self.flushes.load(Ordering::Acquire) == seen {
             self.flushed.notified().await;
@@ -180,6 +209,20 @@ pub(super) struct Socket {
     stalled: Option<Pin<Box<Sleep>>>,
     /// What goes out in place of what hyper wrote.
     instead: Option<Bytes>,
+    held: Held,
+    /// Wait for the hub's hard stop, and for the other protocol's end, once the socket is that one's.
+    stopped: Option<[Pin<Box<WaitForCancellationFutureOwned>>; 2]>,
+}
+
+/// What a socket holds as long as it lives, which for another protocol's is longer than its connection's task.
+#[derive(Clone)]
+pub(super) struct Held {
+    /// Its place among the hub's connections.
+    pub(super) _place: Arc<OwnedSemaphorePermit>,
+    /// A drain waits for it.
+    pub(super) _task: TaskTrackerToken,
+    /// Cancelled to end all at once.
+    pub(super) stop: CancellationToken,
 }
 
 impl Socket {
@@ -188,6 +231,7 @@ impl Socket {
         connection: Arc<Connection>,
         read_before: Bytes,
         write_timeout: Duration,
+        held: Held,
     ) -> TokioIo<Self> {
         TokioIo::new(Self {
             tcp,
@@ -196,7 +240,27 @@ impl Socket {
             write_timeout,
             stalled: None,
             instead: None,
+            held,
+            stopped: None,
         })
+    }
+
+    /// Fails once a socket is to end that no task of the hub's own watches.
+    fn poll_stopped(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(end) = self.connection.upgraded.get() else {
+            return Poll::Pending;
+        };
+        let stop = &self.held.stop;
+        let stopped = self
+            .stopped
+            .get_or_insert_with(|| [stop, end].map(|end| Box::pin(end.clone().cancelled_owned())));
+        match stopped
+            .iter_mut()
+            .any(|end| end.as_mut().poll(cx).is_ready())
+        {
+            true => Poll::Ready(io::ErrorKind::ConnectionAborted.into()),
+            false => Poll::Pending,
+        }
     }
 
     fn poll_send(
@@ -216,8 +280,10 @@ impl Socket {
         let stalled = self
             .stalled
             .get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
-        ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        if stalled.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.poll_stopped(cx).map(Err)
     }
 
     /// Sends what stands in place of `bytes`, if anything does, and takes them as sent.
@@ -260,7 +326,10 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         loop {
-            ready!(self.tcp.poll_read_ready(cx))?;
+            match self.tcp.poll_read_ready(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return self.poll_stopped(cx).map(Err),
+            }
             // Into memory as it is: to clear all of hyper's buffer for each read would cost more than the read.
             match self.tcp.try_read_buf(buf) {
                 Ok(_) => return Poll::Ready(Ok(())),
@@ -304,6 +373,9 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.connection.flushes.fetch_add(1, Ordering::Release);
         self.connection.flushed.notify_one();
+        if let Some(call) = self.connection.on_flush.get() {
+            call();
+        }
         Poll::Ready(Ok(()))
     }
 

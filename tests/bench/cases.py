@@ -70,6 +70,9 @@ PACED = ["deliveries_per_s", "publishes_per_s", "cpu_us_per_delivery", "latency_
 IDLE = ["bytes_per_stream", "bytes_per_stream_used", "server_cpu_percent"]
 PUBLISH = ["publishes_per_s", "cpu_us_per_publish", "answer_p50_ms", "answer_p99_ms"]
 
+# What serves WebSockets, and streams that are to be compared with them.
+LIBRARY = {"TIDINGS_SERVER__HTTP1": "library"}
+
 CASES = [
     # Many readers of one topic, 64 connections that publish as fast as they are answered.
     *(fan(f"fan-{n}", ALL, f"--readers {n} --connections 64", SATURATED) for n in (100, 1000, 5000)),
@@ -86,6 +89,12 @@ CASES = [
         PACED,
         (5, 1),
     ),
+    # By other transports.
+    *(
+        fan(f"fan-1000-{way}", OWN, f"--readers 1000 --connections 64 --transport {way}", SATURATED)
+        for way in ("ndjson", "longpoll", "ws", "socketio")
+    ),
+    fan("fan-1000-library", OWN, "--readers 1000 --connections 64", SATURATED, env=LIBRARY),
     # Other shapes.
     fan("own-topics", TWO, "--readers 5000 --own-topics --connections 16", SATURATED),
     fan("own-filters", OWN, "--readers 5000 --own-filter 10 --rate 200", PACED),
@@ -104,6 +113,11 @@ CASES = [
         "idle --readers 5000 --seconds 1s",
         IDLE,
     ),
+    *(
+        Case(f"idle-5000-{way}", OWN, f"idle --readers 5000 --seconds 1s --transport {way}", IDLE)
+        for way in ("ndjson", "longpoll", "ws", "socketio")
+    ),
+    Case("idle-5000-library", OWN, "idle --readers 5000 --seconds 1s", IDLE, env=LIBRARY),
     Case("idle-15000", OWN, "idle --readers 15000 --seconds {seconds}s", IDLE, {"seconds": (30, 1)}),
     Case("idle-own-topics", TWO, "idle --readers 5000 --own-topics --seconds 1s", IDLE),
     Case("idle-own-filters", OWN, "idle --readers 5000 --own-filter 50 --seconds 1s", IDLE),

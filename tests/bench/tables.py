@@ -35,6 +35,16 @@ class Table:
     own: tuple = ("tidings",)
 
 
+# By name: how its cases end.
+WAYS = {
+    "SSE": "",
+    "NDJSON": "-ndjson",
+    "long polls": "-longpoll",
+    "SSE, library": "-library",
+    "WebSocket": "-ws",
+    "Socket.IO": "-socketio",
+}
+
 TABLES = [
     Table(
         "saturated",
@@ -187,6 +197,43 @@ TABLES = [
             Row("15,000 streams, a 15 s keepalive: CPU, % of a core", "idle-15000", "server_cpu_percent", 1, False),
         ],
         ALL,
+    ),
+    Table(
+        "ways",
+        "Ways to listen",
+        "1,000 readers of one topic by each transport, 64 connections that publish as fast as they are answered; and 5,000\n"
+        "on which nothing happens. WebSockets are served by the HTTP library, so beside them stands what Server-Sent Events\n"
+        "do there. Long polls are a loop: each waits, and the next begins at its cursor. (Centrifugo publishes 10.9 KiB for\n"
+        "an idle WebSocket, tuned, and 27 otherwise.)",
+        [
+            Row(
+                f"1,000 by {name}: {figure}",
+                f"fan-1000{end}",
+                field,
+                unit,
+                higher,
+                f"1,000 readers: {figure}",
+                name,
+            )
+            for figure, field, unit, higher in (
+                ("thousand deliveries/s", "deliveries_per_s", 1e3, True),
+                ("CPU per delivery, µs", "cpu_us_per_delivery", 1, False),
+            )
+            for name, end in WAYS.items()
+        ]
+        + [
+            Row(
+                f"5,000 idle, by {name}: KiB each",
+                f"idle-5000{end}",
+                "bytes_per_stream",
+                KIB,
+                False,
+                "5,000 idle: KiB each",
+                name,
+            )
+            for name, end in WAYS.items()
+        ],
+        OWN,
     ),
     Table(
         "publish",

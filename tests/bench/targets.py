@@ -93,6 +93,30 @@ TARGETS = [
         for n, x in ((100, 4), (1000, 20), (5000, 50))
     ),
     Target(
+        "fan-ndjson",
+        "saturated deliveries/s by NDJSON, 1,000 readers",
+        "0.7 of Server-Sent Events'",
+        per("fan-1000-ndjson", "deliveries_per_s", other="fan-1000"),
+        0.7,
+        True,
+    ),
+    Target(
+        "fan-ws",
+        "saturated deliveries/s by WebSocket, 1,000 readers",
+        "0.7 of Server-Sent Events' where the library serves them",
+        per("fan-1000-ws", "deliveries_per_s", other="fan-1000-library"),
+        0.7,
+        True,
+    ),
+    Target(
+        "idle-longpoll",
+        "memory of 5,000 waiting long polls",
+        "at most 1.5 x that of 5,000 streams",
+        per("idle-5000-longpoll", "bytes_per_stream", other="idle-5000"),
+        1.5,
+        False,
+    ),
+    Target(
         "rate-200",
         "p99 latency at 200,000 deliveries/s (200 events/s to 1,000 readers)",
         "not above Nchan's, or the ceiling's x 1.5",

@@ -46,6 +46,8 @@ mod replica;
 mod resume;
 mod rude_clients;
 mod sharing;
+mod socketio;
 mod support;
+mod transports;
 mod wire;
 mod ws;

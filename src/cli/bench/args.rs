@@ -1,6 +1,6 @@
 //! The arguments of `tidings bench`.
 
-use super::{super::duration, target::Kind};
+use super::{super::duration, target::Kind, transport::Transport};
 use clap::{Args, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tidings::config::units::parse_size;
@@ -12,6 +12,7 @@ Examples:
   tidings bench fan --readers 1000 --connections 64 --seconds 5s
   tidings bench fan --readers 1000 --rate 200 --json
   tidings bench idle --readers 5000 --own-topics
+  tidings bench fan --readers 1000 --transport ws
   tidings bench fan --hub nchan --url http://127.0.0.1:9000 --readers 100
   tidings bench fan --publish-url 'http://127.0.0.1:9000/send?to={topic}' --subscribe-url 'http://127.0.0.1:9000/listen/{topic}'
 
@@ -122,7 +123,7 @@ pub(super) struct FanArgs {
     pub(super) stalled: f64,
 }
 
-/// What readers ask for: all the same topic, unless told otherwise.
+/// What readers ask for: all the same topic, unless told otherwise. And how.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Interest {
     /// Each reader has a topic of its own; events go to one after the other
@@ -131,6 +132,9 @@ pub(super) struct Interest {
     /// Each reader asks for so many topics: one that all share, where events go, and its own
     #[arg(long, value_name = "N")]
     pub(super) own_filter: Option<usize>,
+    /// How each reader listens
+    #[arg(long, value_enum, default_value = "sse")]
+    pub(super) transport: Transport,
 }
 
 /// Hold open streams: memory of each, and CPU while nothing happens

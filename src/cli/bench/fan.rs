@@ -40,6 +40,7 @@ pub(super) fn run(args: &FanArgs) -> anyhow::Result<ExitCode> {
     let measured = send(&mut load, &args.sending)?;
     let mut report = Report::new("fan");
     head(&mut report, &load, &args.target);
+    report.add("transport", json!(args.interest.transport.name()));
     report.add("readers", json!(args.readers));
     report.add("stalled", json!(stalled));
     report.add("connections", json!(args.sending.connections));

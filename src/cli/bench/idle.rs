@@ -64,6 +64,7 @@ pub(super) fn run(args: &IdleArgs) -> anyhow::Result<ExitCode> {
     head(&mut report, &load, &args.target);
     let streams = args.readers.saturating_sub(1).max(1) as f64;
     let each = |bytes: u64| bytes.saturating_sub(before) as f64 / streams;
+    report.add("transport", json!(args.interest.transport.name()));
     report.add("readers", json!(args.readers));
     report.add("memory_before_bytes", json!(before));
     report.add("memory_after_bytes", json!(after));

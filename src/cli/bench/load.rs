@@ -12,6 +12,7 @@ use super::{
     system::{self, Processes},
     target::{Hub, Publish, check_size},
     tracker::{Lanes, Tracker},
+    transport::Request,
 };
 use anyhow::Context as _;
 use mio::{Events, Poll, Token};
@@ -92,7 +93,7 @@ impl Load {
             "{} readers need {wanted} open files, and the limit is {files}; see ulimit -n",
             shape.readers
         );
-        let hub = Hub::new(target)?;
+        let hub = Hub::new(target, shape.interest.transport)?;
         let run: u32 = rand::random();
         let topics: Vec<_> = (0..shape.topics)
             .map(|n| format!("bench-{run:08x}-{n}{}", shape.topic_end))
@@ -174,7 +175,7 @@ impl Load {
     }
 
     /// What a reader asks for.
-    fn request(&self, at: usize) -> Vec<u8> {
+    fn request(&self, at: usize) -> Request {
         if let Some(below) = &self.patterns_below {
             return self
                 .hub
@@ -197,7 +198,7 @@ impl Load {
         self.begin_reader_with(at, request)
     }
 
-    pub(super) fn begin_reader_with(&mut self, at: usize, request: Vec<u8>) -> anyhow::Result<()> {
+    pub(super) fn begin_reader_with(&mut self, at: usize, request: Request) -> anyhow::Result<()> {
         let Self {
             readers,
             read_dialer,

@@ -1,13 +1,14 @@
 //! `tidings bench`: a load for any hub that speaks Server-Sent Events, and what it costs the hub.
 //!
 //! It knows a hub by its addresses alone, so that all are measured by the same means: `target` has the words in which
-//! each kind is asked. `load` is one loop over all connections; `schedule` says when what is published, `stamp` finds
+//! each kind is asked, `transport` those by which readers listen. `load` is one loop over all connections; `schedule` says when what is published, `stamp` finds
 //! events in streams, `tracker` finds what is missing or comes twice, `meter` counts. Each mode is a file.
 
 mod args;
 mod ceiling;
 mod disk;
 mod fan;
+mod frames;
 mod idle;
 mod journal;
 mod lines;
@@ -27,6 +28,7 @@ mod system;
 mod target;
 mod topics;
 mod tracker;
+mod transport;
 mod wait;
 
 pub(super) use args::BenchArgs;

@@ -1,9 +1,10 @@
 //! One connection that reads a stream.
 
 use super::{
-    response::{Response, last_id},
+    response::last_id,
     socket::{Dialer, is_connected, write_some},
     stamp::Carry,
+    transport::{Request, Wire},
 };
 use mio::{Registry, Token, net::TcpStream};
 use std::io;
@@ -25,9 +26,10 @@ pub(super) struct Reader {
     /// Whether it got an event.
     pub(super) is_ready: bool,
     pub(super) stream: Option<TcpStream>,
-    pub(super) response: Response,
+    pub(super) wire: Wire,
     pub(super) carry: Carry,
-    request: Vec<u8>,
+    /// What is to be sent.
+    pub(super) out: Vec<u8>,
     /// The end of the stream's text, if it is wanted.
     pub(super) tail: Option<Vec<u8>>,
 }
@@ -51,9 +53,9 @@ impl Reader {
             stalls: false,
             is_ready: false,
             stream: None,
-            response: Response::default(),
+            wire: Wire::default(),
             carry: Carry::default(),
-            request: Vec::new(),
+            out: Vec::new(),
             tail: None,
         }
     }
@@ -64,11 +66,11 @@ impl Reader {
         dialer: &mut Dialer,
         registry: &Registry,
         token: Token,
-        request: Vec<u8>,
+        request: Request,
     ) -> io::Result<()> {
-        self.response = Response::default();
+        self.wire = Wire::new(request.then);
         self.carry = Carry::default();
-        self.request = request;
+        self.out = request.first;
         // Else the kernel would read a megabyte in its place.
         let receive_bytes = self.stalls.then_some(STALLED_BYTES);
         self.stream = Some(dialer.dial(registry, token, receive_bytes)?);
@@ -76,17 +78,19 @@ impl Reader {
         Ok(())
     }
 
-    /// Sends the request as soon as it can be.
-    pub(super) fn send_request(&mut self) -> io::Result<()> {
+    /// Sends what is to be sent, as far as the socket takes it; of the request that is all but of thousands of topics.
+    pub(super) fn send(&mut self) -> io::Result<()> {
         let Some(stream) = &mut self.stream else {
             return Ok(());
         };
-        if self.state == State::Connecting && is_connected(stream)? {
-            // A new connection's buffer takes a whole head, unless it has thousands of topics.
-            let written = write_some(stream, &self.request)?;
-            self.request.drain(..written);
-            if self.request.is_empty() {
-                self.request = Vec::new();
+        if self.out.is_empty() || (self.state == State::Connecting && !is_connected(stream)?) {
+            return Ok(());
+        }
+        let written = write_some(stream, &self.out)?;
+        self.out.drain(..written);
+        if self.out.is_empty() {
+            self.out = Vec::new();
+            if self.state == State::Connecting {
                 self.state = State::Waiting;
             }
         }
@@ -95,7 +99,7 @@ impl Reader {
 
     /// Notes what came, and gives whether that opened the stream.
     pub(super) fn opened(&mut self) -> bool {
-        let opens = self.state == State::Waiting && self.response.status() == Some(200);
+        let opens = self.state == State::Waiting && self.wire.is_open();
         if opens {
             self.state = State::Open;
         }

@@ -159,6 +159,7 @@ impl Response {
         self.closes = value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         let length = value("content-length").map(|value| value.trim().parse());
         self.state = match (self.status, chunked, length) {
+            (101, ..) => State::UntilClose,
             (100..200, ..) => State::Head,
             (204 | 304, ..) | (_, false, Some(Ok(0))) => State::Done,
             (_, true, _) => State::Size(0, false),

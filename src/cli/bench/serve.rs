@@ -13,7 +13,7 @@ use std::io;
 impl Load {
     pub(super) fn serve_reader(&mut self, at: usize, readable: bool) {
         let reader = &mut self.readers[at];
-        if reader.state == State::Connecting && reader.send_request().is_err() {
+        if reader.send().is_err() {
             return self.lose_reader(at);
         }
         if readable && self.read(at).is_err() {
@@ -44,9 +44,10 @@ impl Load {
             if reader.opened() && reader.stalls {
                 return reader.stall(self.poll.registry());
             }
-            if reader.state != State::Open {
+            if reader.state != State::Open || !reader.wire.is_open() {
                 return Err(io::ErrorKind::InvalidData.into());
             }
+            reader.send()?;
         }
     }
 
@@ -61,14 +62,15 @@ impl Load {
             ..
         } = self;
         let Reader {
-            response,
+            wire,
+            out,
             carry,
             tail,
             is_ready,
             topic,
             ..
         } = &mut readers[at];
-        let fed = response.feed(&buffer[..count], |piece| {
+        wire.feed(&buffer[..count], out, |piece| {
             if let Some(tail) = tail {
                 keep_tail(tail, piece);
             }
@@ -82,8 +84,7 @@ impl Load {
                     meter.latency.note_ns(now.saturating_sub(stamp.time_ns));
                 }
             });
-        });
-        fed.map_err(io::Error::other)
+        })
     }
 
     pub(super) fn serve_publisher(&mut self, at: usize, readable: bool) {

@@ -1,6 +1,10 @@
 //! Which hub, and in which words it is asked: the requests' bytes, made before the run.
 
-use super::{args::Target, stamp::STAMP_BYTES};
+use super::{
+    args::Target,
+    stamp::STAMP_BYTES,
+    transport::{Request, Then, Transport},
+};
 use anyhow::{Context as _, anyhow};
 use std::{
     fmt::Write as _,
@@ -89,6 +93,7 @@ pub(super) struct Hub {
     subscribe_paths: [String; 2],
     replay_path: String,
     subscribe_head: String,
+    transport: Transport,
 }
 
 /// A request with room for events' data.
@@ -100,21 +105,22 @@ pub(super) struct Publish {
 }
 
 impl Hub {
-    pub(super) fn new(target: &Target) -> anyhow::Result<Self> {
+    pub(super) fn new(target: &Target, transport: Transport) -> anyhow::Result<Self> {
         let routes = target.hub.routes();
         let base = target.url.trim_end_matches('/');
         let or = |given: &Option<String>, path: &str| {
             given.clone().unwrap_or_else(|| format!("{base}{path}"))
         };
         let (host, publish_path) = split(&or(&target.publish_url, routes.publish))?;
-        let subscribe = routes
-            .subscribe
+        let subscribe = transport.routes(target.hub)?;
+        let subscribe = subscribe
+            .unwrap_or(routes.subscribe)
             .map(|path| split(&or(&target.subscribe_url, path)));
         let [one, several] = subscribe;
         let ((read_host, one), (_, several)) = (one?, several?);
         let (_, replay_path) = split(&or(&target.replay_url, routes.replay))?;
         let mut publish_head = format!("Host: {host}\r\n");
-        let mut subscribe_head = format!("Host: {read_host}\r\nAccept: text/event-stream\r\n");
+        let mut subscribe_head = format!("Host: {read_host}\r\nAccept: {}\r\n", transport.accept());
         let content_type = target.content_type.as_deref();
         let content_type = content_type.unwrap_or(routes.content_type);
         let _ = write!(publish_head, "Content-Type: {content_type}\r\n");
@@ -137,6 +143,7 @@ impl Hub {
             subscribe_paths: [one, several],
             replay_path,
             subscribe_head,
+            transport,
         })
     }
 
@@ -146,23 +153,49 @@ impl Hub {
     }
 
     /// A stream of these topics; after the event with that id, if there is one.
-    pub(super) fn subscribe(&self, topics: &[String], last_id: Option<&[u8]>) -> Vec<u8> {
+    pub(super) fn subscribe(&self, topics: &[String], last_id: Option<&[u8]>) -> Request {
         let path = &self.subscribe_paths[usize::from(topics.len() > 1)];
-        self.get(path, topics, last_id)
+        self.ask(path, topics, last_id)
     }
 
     /// The same by the route that takes several.
-    pub(super) fn subscribe_filter(&self, topics: &[String], last_id: Option<&[u8]>) -> Vec<u8> {
-        self.get(&self.subscribe_paths[1], topics, last_id)
+    pub(super) fn subscribe_filter(&self, topics: &[String], last_id: Option<&[u8]>) -> Request {
+        self.ask(&self.subscribe_paths[1], topics, last_id)
     }
 
     /// A stream of all that is kept of the topic.
-    pub(super) fn replay(&self, topic: &str) -> Vec<u8> {
-        self.get(&self.replay_path, &[topic.to_owned()], None)
+    pub(super) fn replay(&self, topic: &str) -> Request {
+        let path = with_topics(&self.replay_path, &[topic.to_owned()]);
+        Request {
+            first: self.get(&path, None),
+            then: Then::Nothing,
+        }
     }
 
-    fn get(&self, path: &str, topics: &[String], last_id: Option<&[u8]>) -> Vec<u8> {
+    /// What a reader sends by its transport.
+    fn ask(&self, path: &str, topics: &[String], last_id: Option<&[u8]>) -> Request {
         let path = with_topics(path, topics);
+        let (first, then) = match self.transport {
+            Transport::Sse | Transport::Ndjson => (self.get(&path, last_id), Then::Nothing),
+            Transport::Longpoll => {
+                let mark = if path.contains('?') { '&' } else { '?' };
+                let next = format!("{path}{mark}limit=1000&wait=60&after=");
+                let behind = format!(" HTTP/1.1\r\n{}\r\n", self.subscribe_head);
+                let next = [format!("GET {next}").into_bytes(), behind.into_bytes()];
+                let first = self.get(&format!("{path}{mark}tail=0"), last_id);
+                (first, Then::Next(next))
+            }
+            Transport::Ws => (self.upgrade(&path), Then::Frames(None)),
+            Transport::Socketio => {
+                let auth = serde_json::json!({ "topics": topics });
+                let connect = format!("40{auth}").into_bytes();
+                (self.upgrade(&path), Then::Frames(Some(connect)))
+            }
+        };
+        Request { first, then }
+    }
+
+    fn get(&self, path: &str, last_id: Option<&[u8]>) -> Vec<u8> {
         let mut request = format!("GET {path} HTTP/1.1\r\n{}", self.subscribe_head).into_bytes();
         if let Some(id) = last_id {
             request.extend_from_slice(b"Last-Event-ID: ");
@@ -171,6 +204,14 @@ impl Hub {
         }
         request.extend_from_slice(b"\r\n");
         request
+    }
+
+    /// The handshake of a WebSocket, with any key.
+    fn upgrade(&self, path: &str) -> Vec<u8> {
+        let head = &self.subscribe_head;
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        format!("GET {path} HTTP/1.1\r\n{head}{upgrade}\r\n").into_bytes()
     }
 
     /// A publish of one event of `size` bytes, or of as many as its body has places for.

@@ -48,8 +48,8 @@ impl Load {
             return Ok(());
         }
         let refused = self.readers.iter().find(|one| one.state == State::Lost);
-        match refused.and_then(|one| one.response.status()) {
-            Some(200) | None => anyhow::bail!(
+        match refused.and_then(|one| one.wire.status()) {
+            Some(101 | 200) | None => anyhow::bail!(
                 "{} ended a stream, or the connection failed",
                 self.hub.host()
             ),

@@ -104,6 +104,34 @@ fn measures_what_a_hub_delivers() {
 }
 
 #[test]
+fn measures_every_way_to_listen() {
+    for http1 in ["lean", "library"] {
+        let dir = TempDir::new().unwrap();
+        let mut serve = tidings(&["serve", "--listen", "127.0.0.1:0"], &dir);
+        serve.env("TIDINGS_SERVER__HTTP1", http1);
+        let running = Running::start(&mut serve);
+        let line = running.line();
+        let url = &line[line.find("http://").unwrap_or_else(|| panic!("{line}"))..];
+        for transport in ["sse", "ndjson", "longpoll", "ws", "socketio"] {
+            let with = format!("--transport {transport} --warmup 10ms");
+            let report = sound(
+                &format!("fan --readers 5 --connections 3 --events 300 {with}"),
+                url,
+            );
+            assert_eq!(report["deliveries"], 1_500);
+            assert_eq!(report["transport"], transport);
+            let own = format!("fan --readers 4 --own-topics --events 40 {with}");
+            assert_eq!(sound(&own, url)["deliveries"], 40);
+            // Events that are larger than what is read at once.
+            let large = format!("fan --readers 2 --own-filter 3 --size 300000 --events 20 {with}");
+            assert_eq!(sound(&large, url)["deliveries"], 40);
+            let idle = format!("idle --readers 10 --seconds 10ms --transport {transport}");
+            assert!(number(&sound(&idle, url), "memory_after_bytes") > 1e5);
+        }
+    }
+}
+
+#[test]
 fn measures_what_else_a_hub_does() {
     let dir = TempDir::new().unwrap();
     let (_hub, url) = start(&["serve", "--listen", "127.0.0.1:0"], &dir);
@@ -424,6 +452,10 @@ fn says_what_keeps_it_from_measuring() {
     let table = [
         (vec!["fan", "--url", "localhost"], "begins with http://"),
         (vec!["fan", "--size", "10"], "42 bytes at least"),
+        (
+            vec!["fan", "--hub", "nchan", "--transport", "ws"],
+            "only tidings",
+        ),
         (
             vec!["fan", "--url", &gone, "--readers", "1"],
             "connection failed",

@@ -410,7 +410,7 @@ fn strict_lines(output: BufReader<ChildStdout>, send: &Sender<(String, Seen)>) {
     send(Seen::Lost { lost: true });
 }
 
-fn node(name: &str) -> Command {
+pub(crate) fn node(name: &str) -> Command {
     installed("node_modules");
     let mut command = Command::new("node");
     command.arg(script(name));
@@ -434,7 +434,7 @@ pub(crate) fn github_payloads() -> Vec<(String, String)> {
         .collect()
 }
 
-fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
     [folder, name].iter().collect()
 }
