@@ -7,6 +7,8 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { io } from "socket.io-client";
 import WebSocket from "ws";
 import { finish, launch } from "./browser.mjs";
 
@@ -140,7 +142,13 @@ const heard = (lines, end) =>
 const url = `${proxy}/topics/${ROOM}`;
 const curl = spawn("curl", ["-sSN", "--noproxy", "*", "-H", "Accept: text/event-stream", url]);
 const socket = new WebSocket(`${proxy.replace("http", "ws")}/ws?topic=${ROOM}`, "tidings.v1");
+const client = io(proxy, { auth: { topics: [ROOM] } });
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const python = spawn(here("venv/bin/python"), [here("socketio.py"), proxy, "polling", ROOM]);
+const pythons = createInterface({ input: python.stdout });
 await Promise.all([
+  new Promise((resolve) => client.once("connect", resolve)),
+  new Promise((resolve) => pythons.on("line", (line) => JSON.parse(line).connected && resolve())),
   new Promise((resolve) => curl.stdout.once("data", resolve)),
   new Promise((resolve, reject) => socket.once("message", resolve).once("error", reject)),
 ]);
@@ -151,19 +159,29 @@ const ways = {
   socket: heard((take) => {
     socket.on("message", (message) => JSON.parse(message).events?.forEach(({ data }) => take(data)));
   }, "over"),
+  "Socket.IO": heard((take) => client.on("event", ({ data }) => take(data)), "over"),
+  Python: heard((take) => {
+    pythons.on("line", (line) => JSON.parse(line).event && take(JSON.parse(line).event.data));
+  }, "over"),
 };
 execFileSync("curl", ["-sS", "--fail", "--noproxy", "*", "-d", "by curl", url]);
 await shows(pages[0], "by curl");
 socket.send(JSON.stringify({ publish: { topic: ROOM, data: "by WebSocket" } }));
 await shows(pages[0], "by WebSocket");
+client.emit("publish", { topic: ROOM, data: "by Socket.IO" });
+await shows(pages[0], "by Socket.IO");
+python.stdin.write("by Python\n");
+await shows(pages[0], "by Python");
 execFileSync("curl", ["-sS", "--fail", "--noproxy", "*", "-d", "over", url]);
-const spoken = ["by curl", "by WebSocket", "over"];
+const spoken = ["by curl", "by WebSocket", "by Socket.IO", "by Python", "over"];
 for (const [way, texts] of Object.entries(ways)) assert.deepEqual(await texts, spoken, way);
 for (const page of pages) {
   await shows(page, "over");
   assert.deepEqual(await shown(page), [...all, ...spoken]);
 }
 curl.kill();
+python.kill();
+client.close();
 socket.close();
 
 assert.deepEqual(complaints, []);
