@@ -77,7 +77,7 @@ impl World {
         match self.dice.below(6) {
             0 => {
                 let tab = self.any();
-                self.tabs.ask(json!({"again": tab}));
+                self.tabs.ask(&json!({"again": tab}));
                 self.publish(30).await;
                 self.tabs.asked(json!({"lose": tab})).await;
             }
@@ -89,9 +89,9 @@ impl World {
             }
             2 => {
                 let leader = self.tabs.leader().await;
-                self.tabs.ask(json!({"freeze": leader}));
+                self.tabs.ask(&json!({"freeze": leader}));
                 self.publish(30).await;
-                self.tabs.ask(json!({"thaw": leader}));
+                self.tabs.ask(&json!({"thaw": leader}));
                 self.tabs.asked(json!({"lose": leader})).await;
                 for _ in 0..2 {
                     self.tabs.0.message_of("").await;

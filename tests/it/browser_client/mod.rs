@@ -27,22 +27,22 @@ impl Tabs {
 
     /// Subscribes in a tab, and waits until it is open.
     async fn open(&mut self, tab: &str, topics: &[&str], options: Value) {
-        self.ask(json!({"open": tab, "topics": topics, "options": options}));
+        self.ask(&json!({"open": tab, "topics": topics, "options": options}));
         self.0.opened_of(tab).await;
     }
 
-    fn ask(&mut self, command: Value) {
-        self.0.command(&command);
+    fn ask(&mut self, command: &Value) {
+        self.0.command(command);
     }
 
     /// Asks, and waits for the answer.
     async fn asked(&mut self, command: Value) -> Value {
-        self.ask(command);
+        self.ask(&command);
         serde_json::from_str(&self.0.message_of("").await.data).expect("JSON")
     }
 
     async fn close(&mut self, tab: &str) {
-        self.ask(json!({"close": tab}));
+        self.ask(&json!({"close": tab}));
         self.0.closed_of(tab).await;
     }
 
