@@ -1,5 +1,6 @@
 //! `public/tidings.js` in the tabs of a Chromium: one connection for all, and each event once in each.
 
+mod all_at_once;
 mod network;
 mod own;
 mod together;
@@ -11,7 +12,10 @@ use crate::support::{
 };
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout};
+
+/// Longer than anything takes on a busy machine, for a tab that tells other things meanwhile.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Tabs by name. A tab's subscriptions are one stream of the client, its states are another.
 struct Tabs(Client);
@@ -23,22 +27,22 @@ impl Tabs {
 
     /// Subscribes in a tab, and waits until it is open.
     async fn open(&mut self, tab: &str, topics: &[&str], options: Value) {
-        self.ask(json!({"open": tab, "topics": topics, "options": options}));
+        self.ask(&json!({"open": tab, "topics": topics, "options": options}));
         self.0.opened_of(tab).await;
     }
 
-    fn ask(&mut self, command: Value) {
-        self.0.command(&command);
+    fn ask(&mut self, command: &Value) {
+        self.0.command(command);
     }
 
     /// Asks, and waits for the answer.
     async fn asked(&mut self, command: Value) -> Value {
-        self.ask(command);
+        self.ask(&command);
         serde_json::from_str(&self.0.message_of("").await.data).expect("JSON")
     }
 
     async fn close(&mut self, tab: &str) {
-        self.ask(json!({"close": tab}));
+        self.ask(&json!({"close": tab}));
         self.0.closed_of(tab).await;
     }
 
@@ -70,7 +74,8 @@ impl Tabs {
     async fn see(&mut self, tabs: &[String], expected: &[Message]) {
         let last = &expected.last().expect("messages").data;
         for tab in tabs {
-            let seen = self.0.until_of(tab, last).await;
+            let seen = timeout(PATIENCE, self.0.until_of(tab, last)).await;
+            let seen = seen.unwrap_or_else(|_| panic!("{tab} never sees {last:?}"));
             assert!(seen == expected, "{tab}: {}", differing(&seen, expected));
         }
     }

@@ -19,12 +19,12 @@ async fn a_reloaded_tab_goes_on_where_it_was() {
     tabs.see(&both, &before).await;
     for round in 0..3 {
         let numbers = numbers(&format!("round {round}"), 300);
-        tabs.ask(json!({"again": "goes"}));
+        tabs.ask(&json!({"again": "goes"}));
         let published = publish(&hub, "demo", numbers).await;
         tabs.see(&both, &published).await;
     }
     // One that was ended begins anew.
-    tabs.ask(json!({"end": "goes"}));
+    tabs.ask(&json!({"end": "goes"}));
     tabs.0.closed_of("goes").await;
     let meanwhile = publish(&hub, "demo", numbers("meanwhile", 3)).await;
     tabs.open("goes", &["demo"], json!({})).await;
@@ -78,7 +78,7 @@ async fn a_refusal_is_final_and_concerns_nobody_else() {
     let hub = HubProcess::start("[subscribe]\nfilters_max = 3");
     let mut tabs = Tabs::of(&hub.origin()).await;
     tabs.open("good", &["a", "b"], json!({})).await;
-    tabs.ask(json!({"open": "bad", "topics": ["a/**/b"]}));
+    tabs.ask(&json!({"open": "bad", "topics": ["a/**/b"]}));
     let refused = tabs.state("bad", "refused", |_| true).await;
     assert!(
         refused["problem"]["detail"]
@@ -152,7 +152,7 @@ async fn what_a_tab_publishes_comes_back_once() {
 
     // It is sent again until the hub is back.
     hub.kill();
-    tabs.ask(json!({"publish": "tab", "topic": "a/b", "data": "patient"}));
+    tabs.ask(&json!({"publish": "tab", "topic": "a/b", "data": "patient"}));
     tabs.state("tab", "waiting", |_| true).await;
     hub.start_again();
     let stored: Value = serde_json::from_str(&tabs.0.message_of("").await.data).expect("JSON");

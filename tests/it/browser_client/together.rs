@@ -67,7 +67,7 @@ async fn a_leader_that_hangs_is_replaced() {
     }
     let hung = tabs.leader().await;
     let other = all.iter().find(|tab| **tab != hung).expect("another tab");
-    tabs.ask(json!({"hang": hung, "ms": 15_000}));
+    tabs.ask(&json!({"hang": hung, "ms": 15_000}));
     tabs.state(other, "open", |state| state["leader"] == true)
         .await;
     let published = publish(&hub, "demo", numbers("meanwhile", 20)).await;
@@ -90,7 +90,7 @@ async fn each_tab_sees_its_own_topics() {
     tabs.open("b", &["room/b"], json!({})).await;
     until_streams(&hub, "room/a", 1).await;
     until_streams(&hub, "room/b", 1).await;
-    tabs.ask(json!({"open": "all", "topics": ["room/*", "deep/**"], "options": {"tail": 2}}));
+    tabs.ask(&json!({"open": "all", "topics": ["room/*", "deep/**"], "options": {"tail": 2}}));
     tabs.see(&["all".to_owned()], &a1[1..]).await;
 
     let b = publish(&hub, "room/b", numbers("b", 3)).await;
