@@ -89,6 +89,7 @@ async function talk() {
 await talk();
 const meanwhile = talk();
 await sleep(500);
+const late = await open(await browser.newContext(), proxy); // in the middle of it all
 await ask("kill");
 await meanwhile;
 await talk();
@@ -113,6 +114,10 @@ const all = await log(nodes[1]);
 assert.equal(all.length, said.reduce((sum, count) => sum + count) + 3);
 assert.deepEqual(await log(nodes[0]), all);
 for (const page of pages) assert.deepEqual(await shown(page), all);
+await shows(late, "the end");
+const since = await shown(late);
+assert.ok(since.length > 3 * EACH);
+assert.deepEqual(since, all.slice(-since.length));
 for (const [n, count] of said.entries()) {
   const own = all.filter((text) => text.startsWith(`${n}: `));
   assert.deepEqual(own, Array.from({ length: count }, (_, k) => `${n}: ${k}`));
