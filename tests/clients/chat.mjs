@@ -15,8 +15,10 @@ import { finish, launch } from "./browser.mjs";
 const [proxy, ...nodes] = process.argv.slice(2);
 const ROOM = "chat/lobby";
 const MARKUP = "<img src=x onerror=alert(1)> & </script>";
-/** Messages of a page in each of the three parts: before a node is killed, while it is away, and after. */
-const EACH = 12;
+/** Messages of a page in each of four rounds. */
+const EACH = 8;
+/** A page of the chat keeps 500 messages: enough for so many, and for what is said beside the rounds. */
+const PAGES_MAX = 12;
 
 const browser = await launch();
 const input = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -62,12 +64,14 @@ async function streams(node) {
   return known.find(({ address }) => node.endsWith(address))?.streams ?? 0;
 }
 
-// Each browser has one connection for all its tabs: more of them until some is on either node.
-const pages = [];
+// Each browser has one connection for all its tabs, and nginx takes turns with all requests: more browsers, and odd requests
+// between them, until some are on either node.
+const context = await browser.newContext();
+const pages = [await open(context, proxy), await open(context, proxy)];
 while (pages.length < 4 || !(await streams(nodes[0])) || !(await streams(nodes[1]))) {
-  assert.ok(pages.length < 16, "nginx sends nobody to one of the nodes");
-  const context = await browser.newContext();
-  pages.push(await open(context, proxy), await open(context, proxy));
+  assert.ok(pages.length < PAGES_MAX, "nginx sends nobody to one of the nodes");
+  if (Math.random() < 0.5) await fetch(`${proxy}/healthz`);
+  pages.push(await open(await browser.newContext(), proxy));
   await Promise.all(pages.map(live));
   await sleep(1500); // a node tells of its streams once a second
 }
