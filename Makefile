@@ -20,7 +20,7 @@ build: ## build the release binary, target/release/tidings
 	cargo build --locked --release
 
 test: test-tools ## install what the tests need, and run them all
-	node --test $(CLIENTS)/unit.test.mjs
+	node --test $(CLIENTS)/unit.test.mjs $(CLIENTS)/tidings.test.mjs
 	cargo test --locked
 	TIDINGS_SERVER__HTTP1=library cargo test --locked --test it -- --test-threads 4 $(ON_BOTH_PATHS) --skip limits::garbage
 	for example in examples/*.rs; do cargo run --quiet --locked --example $$(basename $$example .rs) || exit 1; done

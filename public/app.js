@@ -3,13 +3,13 @@
 
 import { watchCluster } from "./cluster.js";
 import { ROWS_MAX, Rows, eventRow, noteRow } from "./rows.js";
-import { Subscription } from "./sse.js";
+import { Tidings } from "../tidings.js";
 
 const $ = (id) => document.getElementById(id);
 const TOPIC = "demo";
 const START = "tail=20";
-/** The hub is asked for a sign of life in this interval; three missed ones are a dead connection. */
-const HEARTBEAT_S = 15;
+
+const hub = new Tidings(document.baseURI);
 
 let watching = { topics: [], start: START };
 let subscription;
@@ -40,20 +40,16 @@ function toAddress({ topics, start }) {
 const readable = (query) => query.replaceAll("%2F", "/").replaceAll("%2A", "*").replaceAll("%3A", ":");
 
 function watch(next) {
-  subscription?.stop();
+  subscription?.close();
   watching = next;
   received = 0;
   lost = false;
   rows.clear();
   showWatched();
 
-  const url = new URL("events", document.baseURI);
-  for (const topic of watching.topics) url.searchParams.append("topic", topic);
-  for (const [name, value] of new URLSearchParams(watching.start)) url.searchParams.set(name, value);
-  url.searchParams.set("frame", "envelope");
-  url.searchParams.set("open", "1");
-  url.searchParams.set("heartbeat", `${HEARTBEAT_S}s`);
-  subscription = new Subscription(url, { onState, onEvent, silenceMaxMs: 3 * HEARTBEAT_S * 1000 });
+  const start = Object.fromEntries(new URLSearchParams(watching.start));
+  // What a reload has to show is what this page shows at its start.
+  subscription = hub.subscribe(watching.topics, { ...start, resume: false, onEvent, onGap, onState });
 }
 
 $("watch").addEventListener("submit", (event) => {
@@ -84,19 +80,15 @@ function showWatched() {
   const target = exact ?? topics[0].replace(/\*+/g, "1");
   $("topic").value = target;
 
-  const hub = new URL(".", document.baseURI).href;
   const single = topics.length === 1 && exact !== undefined;
   const query = readable(new URLSearchParams(topics.map((topic) => ["topic", topic])).toString());
-  const listen = single ? hub + topicPath(exact) : `${hub}events?${query}`;
+  const listen = single ? hub.url + topicPath(exact) : `${hub.url}events?${query}`;
   $("curl-subscribe").textContent = `curl -N ${quoted(listen)}`;
-  $("curl-publish").textContent = `curl -d 'hello' ${quoted(hub + topicPath(target))}`;
-  // Of several topics each event has to say which it is of.
-  const listenTold = single ? listen : `${listen}&frame=envelope`;
+  $("curl-publish").textContent = `curl -d 'hello' ${quoted(hub.url + topicPath(target))}`;
   $("js-subscribe").textContent =
-    `const events = new EventSource(${JSON.stringify(listenTold)});\n` +
-    "events.onmessage = (e) => console.log(e.data);\n" +
-    '// Events published with a name come to its listeners only:\n' +
-    '// events.addEventListener("name", …);';
+    `import { Tidings } from "${hub.url}tidings.js";\n` +
+    `const hub = new Tidings("${hub.url}");\n` +
+    `hub.subscribe(${JSON.stringify(topics)}, { onEvent: console.log });`;
 }
 
 const topicPath = (topic) => `topics/${topic.split("/").map(encodeURIComponent).join("/")}`;
@@ -106,52 +98,37 @@ const quoted = (text) => (/^[\w:/.%-]+$/.test(text) ? text : `'${text.replaceAll
 
 const STATES = { connecting: "Connecting…", open: "Live", waiting: "Reconnecting…", refused: "Stopped" };
 
-function onState({ state, error }) {
+function onState({ state, reason, problem }) {
+  if (state === "closed") return;
   const again = lost && state === "connecting";
   $("state").dataset.state = again ? "waiting" : state;
   $("state-text").textContent = again ? STATES.waiting : STATES[state];
   if (state === "waiting" && !lost) {
     lost = true;
-    rows.add(() => noteRow("lost", "Connection lost", error ? "" : "The hub ended it."));
+    rows.add(() => noteRow("lost", "Connection lost", reason));
   } else if (state === "open" && lost) {
     lost = false;
-    const id = subscription.lastId;
+    const id = subscription.cursor;
     rows.add(() => noteRow("back", "Connected again", id && `Goes on after ${id}.`));
   }
-  const refused = state === "refused";
-  $("refused").hidden = !refused;
-  if (refused) {
-    const { title, detail } = error.problem;
-    $("refused").textContent = [title ?? error.message, detail].filter(Boolean).join(": ");
-  }
+  $("refused").hidden = state !== "refused";
+  if (problem) $("refused").textContent = [problem.title ?? reason, problem.detail].filter(Boolean).join(": ");
 }
 
-function onEvent({ event, id, data }) {
-  if (id) showLastId(id);
-  if (event.startsWith("tidings.")) return onControl(event.slice("tidings.".length), parsed(data) ?? {});
+function onEvent(event) {
+  showLastId(event.id);
   received += 1;
   if (document.hidden) {
     unseen += 1;
     showTitle();
   }
-  const envelope = parsed(data) ?? { topic: "?", id, event, time: null, data };
-  rows.add(() => eventRow(envelope));
+  rows.add(() => eventRow(event));
 }
 
-function onControl(name, said) {
-  if (name === "gap") {
-    const [title, text] = gap(said);
-    const facts = [["asked for", said.requested], ["oldest kept", said.oldest], ["missed", said.missed]];
-    rows.add(() => noteRow("gap", title, text, facts));
-  } else if (name === "close") {
-    const reasons = {
-      draining: "It is shutting down or restarting.",
-      overloaded: "It has as many readers as it may have.",
-      lagged: "This page fell too far behind.",
-    };
-    lost = true; // said here; the end that follows is no news
-    rows.add(() => noteRow("close", "The hub closes this stream", reasons[said.reason] ?? said.reason));
-  }
+function onGap(said) {
+  const [title, text] = gap(said);
+  const facts = [["asked for", said.requested], ["oldest kept", said.oldest], ["missed", said.missed]];
+  rows.add(() => noteRow("gap", title, text, facts));
 }
 
 function gap({ reason, missed }) {
@@ -171,14 +148,6 @@ function gap({ reason, missed }) {
       return ["Gap", `${events} could not be read: the log file is damaged there.`];
     default:
       return ["Gap", `${events} ${were} missed (${reason}).`];
-  }
-}
-
-function parsed(json) {
-  try {
-    return JSON.parse(json);
-  } catch {
-    return null;
   }
 }
 
@@ -211,9 +180,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   unseen = 0;
   showTitle();
-  subscription.retryNow();
 });
-window.addEventListener("online", () => subscription.retryNow());
 
 // ---- Publish ----
 
@@ -222,18 +189,10 @@ $("publish").addEventListener("submit", async (submitted) => {
   const [topic, event, data] = ["topic", "event", "data"].map((id) => $(id).value);
   say("", "Publishing…");
   try {
-    // Not `POST /topics/{topic}`: a URL parser would remove the segments `.` and `..` from the path
-    // before the hub could refuse them.
-    const response = await fetch(new URL("publish", document.baseURI), {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ topic, data, ...(event && { event }) }),
-    });
-    const answer = await response.json().catch(() => ({}));
-    if (response.ok) say("stored", `Stored as ${answer.id}`);
-    else say("problem", [answer.title ?? `HTTP ${response.status}`, answer.detail].filter(Boolean).join(": "));
-  } catch {
-    say("problem", "The hub cannot be reached.");
+    const { id } = await hub.publish(topic, data, { event: event || undefined });
+    say("stored", `Stored as ${id}`);
+  } catch ({ message, problem }) {
+    say("problem", [problem ? message : "The hub cannot be reached", problem?.detail].filter(Boolean).join(": "));
   }
 });
 

@@ -35,8 +35,8 @@ assets! {
     "/assets/cluster.js" "text/javascript; charset=utf-8" "cluster.js";
     "/assets/json.js" "text/javascript; charset=utf-8" "json.js";
     "/assets/rows.js" "text/javascript; charset=utf-8" "rows.js";
-    "/assets/sse.js" "text/javascript; charset=utf-8" "sse.js";
     "/assets/topic.js" "text/javascript; charset=utf-8" "topic.js";
+    "/tidings.js" "text/javascript; charset=utf-8" "tidings.js";
 }
 
 pub(super) fn routes() -> Router<Arc<App>> {

@@ -1,9 +1,8 @@
-// The page's own modules: its event stream parser beside the one of npm `eventsource`, and its JSON.
+// The page's own modules: its JSON, and what it shows of a cluster.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { createParser } from "eventsource-parser";
 
 /** The page's files are modules by how the page loads them, not by a package.json beside them. */
 function load(name) {
@@ -11,86 +10,10 @@ function load(name) {
   return import(`data:text/javascript,${encodeURIComponent(text)}`);
 }
 
-const { Parser, Subscription } = await load("sse.js");
 const { pretty } = await load("json.js");
 const { ask, describe } = await load("cluster.js");
 
-const STREAM = [
-  "retry: 2000\n: welcome\n",
-  'id: 1-0\nevent: tidings.open\ndata: {"cursor":"1-0"}\n\n',
-  "id: 1-1\ndata: one\ndata:\ndata:  two\n\n",
-  "id: 1-2\nevent: named\nretry: 70\ndata\n\n",
-  ": keepalive\n",
-  "id: 1-3\r\ndata: with CRLF\r\n\r\n",
-  "id: 1-4\rdata: with CR\r\r",
-  "data: grüße, 你好, 🎉\n\n",
-  "unknown: field\nretry: nonsense\ndata:no space\n\n",
-  "id: 1-5\ndata: never ended",
-].join("");
-
-test("the parser agrees with another one, wherever the text is cut", () => {
-  const expected = [];
-  let id = "";
-  const other = createParser({
-    onEvent: (e) => expected.push({ event: e.event ?? "message", id: (id = e.id ?? id), data: e.data }),
-  });
-  other.feed(STREAM);
-  assert.equal(expected.length, 7);
-  for (let size = 1; size <= STREAM.length; size += 1) {
-    const seen = [];
-    const retries = [];
-    const parser = new Parser({ onEvent: (e) => seen.push(e), onRetry: (ms) => retries.push(ms) });
-    for (let at = 0; at < STREAM.length; at += size) parser.push(STREAM.slice(at, at + size));
-    assert.deepEqual(seen, expected, `in pieces of ${size}`);
-    assert.deepEqual(retries, [2000, 70]);
-    assert.equal(parser.lastId, "1-4");
-  }
-});
-
-test("an id without data moves the place and is no event", () => {
-  const parser = new Parser({ onEvent: () => assert.fail("an event") });
-  parser.push("id: 1-9\n\n");
-  assert.equal(parser.lastId, "1-9");
-});
-
-/** Runs a subscription against these answers, one per connection, until it is refused. */
-async function subscribe(...answers) {
-  const asked = [];
-  const seen = [];
-  globalThis.fetch = async (_, { headers }) => {
-    asked.push(headers["Last-Event-ID"]);
-    return answers.shift()();
-  };
-  const states = await new Promise((resolve) => {
-    const heard = [];
-    const onState = ({ state }) => {
-      heard.push(state);
-      if (state === "waiting") queueMicrotask(() => subscription.retryNow());
-      if (state === "refused") resolve(heard);
-    };
-    const subscription = new Subscription("/events", { onState, onEvent: ({ data }) => seen.push(data) });
-  });
-  return { asked, seen, states };
-}
-
-const stream = (text) => () => new Response(text, { headers: { "Content-Type": "text/event-stream" } });
-const refusal = () => new Response('{"title":"no"}', { status: 400 });
-const failure = () => new Response("{}", { status: 503 });
 const offline = () => Promise.reject(new TypeError("network"));
-
-test("a subscription comes back with its last id, and gives up only when refused", async () => {
-  const { asked, seen, states } = await subscribe(
-    stream("id: 1-1\ndata: a\n\nid: 1-2\ndata: never ended"),
-    offline,
-    failure,
-    stream("id: 1-2\ndata: b\n\n"),
-    refusal,
-  );
-  assert.deepEqual(asked, [undefined, "1-1", "1-1", "1-1", "1-2"]);
-  assert.deepEqual(seen, ["a", "b"]);
-  const tries = ["open waiting", "waiting", "waiting", "open waiting", "refused"];
-  assert.equal(states.join(" "), tries.map((one) => `connecting ${one}`).join(" "));
-});
 
 const text = (json) => pretty(json)?.map(([, part]) => part).join("");
 

@@ -10,6 +10,7 @@ mod bad_body;
 mod bad_input;
 mod both_paths;
 mod brokers;
+mod browser_client;
 mod browser_rules;
 mod chaos;
 mod cli;

@@ -32,3 +32,19 @@ async fn the_page_and_its_files_may_load_nothing_from_elsewhere() {
     let list = hub.get("/problems/", &[]).await.body;
     assert!(list.contains("href=\"topic-invalid\"") && list.contains("href=\"draining\""));
 }
+
+#[tokio::test]
+async fn pages_of_welcome_origins_may_import_the_client() {
+    let hub = TestServer::start().await;
+    for (origin, allowed) in [
+        ("http://localhost:3000", Some("http://localhost:3000")),
+        ("https://evil.example", None),
+    ] {
+        let answer = hub.get("/tidings.js", &[("Origin", origin)]).await;
+        assert_eq!(answer.status, 200);
+        let kind = answer.header("content-type");
+        assert_eq!(kind, Some("text/javascript; charset=utf-8"));
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+        assert!(answer.body.contains("export class Tidings"));
+    }
+}

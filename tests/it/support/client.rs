@@ -160,8 +160,17 @@ impl Client {
         Self::spawn(name, command, json_lines)
     }
 
+    /// Chromium with tabs of the hub's own client.
+    pub(crate) async fn tabs(origin: &str, flags: &[&str]) -> Self {
+        Self::in_chromium("tabs.mjs", origin, flags).await
+    }
+
     async fn browser(origin: &str, more: &[&str]) -> Self {
-        let mut command = node("chromium.mjs");
+        Self::in_chromium("chromium.mjs", origin, more).await
+    }
+
+    async fn in_chromium(program: &str, origin: &str, more: &[&str]) -> Self {
+        let mut command = node(program);
         command.arg(origin).args(more);
         let mut client = Self::spawn("chromium", command, json_lines);
         assert_eq!(client.next_of("").await, Seen::Ready { ready: true });
@@ -193,10 +202,16 @@ impl Client {
     /// Closes a stream in the browser.
     pub(crate) async fn close(&mut self, stream: &str) {
         self.command(&serde_json::json!({"close": stream}));
+        self.closed_of(stream).await;
+    }
+
+    /// Waits until a stream in the browser is closed.
+    pub(crate) async fn closed_of(&mut self, stream: &str) {
         while self.next_of(stream).await != (Seen::Closed { closed: true }) {}
     }
 
-    fn command(&mut self, command: &serde_json::Value) {
+    /// Tells a browser what to do.
+    pub(crate) fn command(&mut self, command: &serde_json::Value) {
         let stdin = self.stdin.as_mut().expect("the browser's input");
         writeln!(stdin, "{command}").expect("a browser that listens");
     }

@@ -1,0 +1,234 @@
+// The browser client where there is no browser: its pure parts, a subscription without other tabs, and its package.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+
+const client = readFileSync(new URL("../../public/tidings.js", import.meta.url), "utf8");
+const { Refused, Tidings, backoff, compare, matches } = await import(`data:text/javascript,${encodeURIComponent(client)}`);
+
+test("it is under 6 KiB, compressed", () => {
+  const { length } = gzipSync(client, { level: 9 });
+  assert.ok(length < 6 * 1024, `${length} bytes`);
+});
+
+test("patterns select as the hub has it", () => {
+  for (const [pattern, topics, others] of [
+    ["a", ["a"], ["b", "a/", "a/b", ""]],
+    ["a/*", ["a/b", "a/", "a/*"], ["a", "a/b/c", "b/a"]],
+    ["*/b", ["a/b", "/b"], ["b", "a/b/", "a/c"]],
+    ["a/**", ["a/b", "a/b/c", "a/"], ["a", "b/a"]],
+    ["**", ["a", "a/b", "/"], []],
+    ["*", ["a"], ["a/b"]],
+    ["a*/b**", ["a*/b**"], ["ab/b", "a*/bc"]],
+  ]) {
+    for (const topic of topics) assert.ok(matches(pattern, topic), `${pattern} ${topic}`);
+    for (const topic of others) assert.ok(!matches(pattern, topic), `${pattern} ${topic}`);
+  }
+});
+
+test("cursors compare within an epoch, however large", () => {
+  const sorted = ["0", "9", "10", "9007199254740992", "9007199254740993", "18446744073709551615"];
+  sorted.forEach((a, x) => {
+    sorted.forEach((b, y) => assert.equal(Math.sign(compare(`fe-${a}`, `fe-${b}`)), Math.sign(x - y), `${a} ${b}`));
+    assert.ok(Number.isNaN(compare(`fe-${a}`, `fd-${a}`)));
+  });
+  assert.ok(Number.isNaN(compare("fe-1", "an own id")));
+});
+
+test("each failure doubles the wait, up to a bound, and never to the same", () => {
+  assert.deepEqual([0, 1, 2, 3, 9, 2000].map((failures) => backoff(2000, failures, 0.5)), [2000, 4000, 8000, 16000, 30000, 30000]);
+  assert.deepEqual([0, 1].map((random) => backoff(2000, 0, random)), [1500, 2500]);
+  // The hub may ask for more.
+  assert.equal(backoff(60_000, 3, 0.5), 60_000);
+});
+
+// ---- A hub that says what it is told to ----
+
+const event = (n, more) => ({ topic: "a", id: `1-${n}`, own_id: null, event: null, time: "2026-11-20T08:00:00Z", data: `${n}`, ...more });
+const page = (cursor, events = [], more) => () =>
+  Response.json({ events, cursor, more: false, gap: null, ...more });
+const lines = (...all) => all.map((line) => `${JSON.stringify(line)}\n`).join("");
+const opened = (n) => ({ open: { cursor: `1-${n}` } });
+const problem = (status, title) => () => Response.json({ title }, { status });
+const offline = () => Promise.reject(new TypeError("network"));
+
+/** A stream in pieces of so many bytes. Without an end it stays open. */
+const stream = (text, size = 1e9, end = true) => (signal) => {
+  const bytes = new TextEncoder().encode(text);
+  const body = new ReadableStream({
+    start(controller) {
+      for (let at = 0; at < bytes.length; at += size) controller.enqueue(bytes.slice(at, at + size));
+      if (end) controller.close();
+      else signal.addEventListener("abort", () => controller.error(signal.reason));
+    },
+  });
+  return new Response(body, { headers: { "Content-Type": "application/x-ndjson" } });
+};
+
+/** Runs a subscription against these answers. `done` says when it is enough. */
+async function subscribe(answers, done, options) {
+  const asked = [];
+  const told = [];
+  globalThis.fetch = async (url, { signal }) => {
+    const { searchParams } = new URL(url);
+    asked.push([searchParams.get("format"), searchParams.get("after") ?? `tail=${searchParams.get("tail")}`].join(" "));
+    const answer = answers.shift();
+    return answer ? answer(signal) : new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  };
+  // No test waits for a backoff; how long silence and a page may last are left as they are.
+  const before = globalThis.setTimeout;
+  globalThis.setTimeout = (act, ms) => before(act, [5000, 30_000].includes(ms) ? ms : 1);
+  const hub = new Tidings(`http://hub-${Math.random()}.test/`);
+  let subscription;
+  try {
+    await new Promise((resolve) => {
+      const tell = (line) => {
+        told.push(line);
+        if (done(line)) resolve();
+      };
+      subscription = hub.subscribe(["a"], {
+        ...options,
+        onEvent: ({ data }) => tell(data),
+        onGap: ({ reason }) => tell(`gap ${reason}`),
+        onState: ({ state }) => tell(state),
+      });
+    });
+  } finally {
+    subscription.close();
+    globalThis.setTimeout = before;
+  }
+  return { asked, told };
+}
+
+test("a stream may be cut anywhere", async () => {
+  const text = lines(opened(0), event(1, { data: "grüße, 你好, 🎉\r\n" }), { heartbeat: {} }, event(2)) + "\n";
+  for (const size of [1, 2, 3, 7, 100, 1e9]) {
+    const { told } = await subscribe([page("1-0"), stream(text, size, false)], (line) => line === "2");
+    assert.deepEqual(told, ["connecting", "open", "grüße, 你好, 🎉\r\n", "2", "closed"], `in pieces of ${size}`);
+  }
+});
+
+test("it comes back with its cursor after any failure, and takes nothing twice", async () => {
+  const answers = [
+    page("1-0"),
+    stream(lines(opened(0), event(1)) + '{"topic":"never en'),
+    offline,
+    problem(503, "not ready"),
+    () => new Response("<!doctype html>", { headers: { "Content-Type": "text/html" } }),
+    stream(lines(opened(1), event(1), event(2), { close: { reason: "draining", retry: 5 } })),
+    stream(lines(opened(2), event(3)), 1e9, false),
+  ];
+  const { asked, told } = await subscribe(answers, (line) => line === "3");
+  const streams = ["1-0", "1-1", "1-1", "1-1", "1-1", "1-2"].map((cursor) => `ndjson ${cursor}`);
+  assert.deepEqual(asked, ["json tail=0", ...streams]);
+  assert.deepEqual(told.filter((line) => /^\d/.test(line)), ["1", "2", "3"]);
+});
+
+test("after a gap in the stream it reads for itself what it missed", async () => {
+  const answers = [
+    page("1-0"),
+    stream(lines(opened(0), event(1), { gap: { reason: "lagged" } }, event(9)), 1e9, false),
+    page("1-9", [event(5), event(9)], { gap: { reason: "lagged" } }),
+    page("1-9"),
+  ];
+  const { asked, told } = await subscribe(answers, (line) => line === "9");
+  assert.deepEqual(told, ["connecting", "open", "1", "gap lagged", "5", "9", "closed"]);
+  assert.equal(asked[2], "json 1-1");
+});
+
+test("pages are read to the end, and what is already there is dropped", async () => {
+  const answers = [
+    page("1-2", [event(1), event(2)], { more: true }),
+    page("1-3", [event(3)]),
+    stream(lines(opened(2), event(3), event(4)), 1e9, false),
+  ];
+  const { told, asked } = await subscribe(answers, (line) => line === "4", { tail: 5 });
+  assert.deepEqual(told.filter((line) => /^\d/.test(line)), ["1", "2", "3", "4"]);
+  assert.deepEqual(asked.slice(0, 2), ["json tail=5", "json 1-2"]);
+});
+
+test("a refusal ends it", async () => {
+  const { asked, told } = await subscribe([offline, problem(400, "no")], (line) => line === "refused");
+  assert.deepEqual(told, ["connecting", "waiting", "refused", "closed"]);
+  assert.equal(asked.length, 2);
+});
+
+test("where pages may have no locks, it goes alone", async () => {
+  const globals = {
+    document: { addEventListener() {}, hidden: false },
+    addEventListener() {},
+    isSecureContext: true,
+    navigator: { locks: { request: () => Promise.reject(new Error("denied")) } },
+  };
+  for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true });
+  try {
+    const answers = [() => offline(), page("1-0"), stream(lines(opened(0), event(1)), 1e9, false)];
+    const { told } = await subscribe(answers, (line) => line === "1");
+    assert.deepEqual(told.slice(-3), ["open", "1", "closed"]);
+  } finally {
+    for (const name of Object.keys(globals)) delete globalThis[name];
+  }
+});
+
+test("a handler that throws is the page's affair", async () => {
+  const thrown = [];
+  const before = globalThis.queueMicrotask;
+  globalThis.queueMicrotask = (act) => before(() => {
+    try {
+      act();
+    } catch (error) {
+      thrown.push(error.message);
+    }
+  });
+  const onThrow = (line) => {
+    if (line === "1") throw new Error("of the page");
+    return line === "2";
+  };
+  const { told } = await subscribe([page("1-2", [event(1), event(2)])], onThrow);
+  globalThis.queueMicrotask = before;
+  assert.deepEqual([told, thrown], [["connecting", "1", "2", "closed"], ["of the page"]]);
+});
+
+test("a publish is sent again with the same key until it is answered", async () => {
+  const sent = [];
+  const answers = [offline, problem(503, "not ready"), () => Response.json({ id: "1-1", topic: "a", duplicate: false }, { status: 201 })];
+  globalThis.fetch = async (url, { body }) => {
+    sent.push([url.href, JSON.parse(body)]);
+    return answers.shift()();
+  };
+  const hub = new Tidings("http://hub.test/behind/a/proxy?#");
+  assert.deepEqual(await hub.publish("a/../b", { n: 1 }, { event: "e", ownId: "o" }), { id: "1-1", topic: "a", duplicate: false });
+  const { idempotency_key: key } = sent[0][1];
+  assert.match(key, /^[0-9a-z]{16,}$/);
+  const body = { topic: "a/../b", data: { n: 1 }, event: "e", own_id: "o", idempotency_key: key };
+  assert.deepEqual(sent, Array(3).fill(["http://hub.test/behind/a/proxy/publish", body]));
+
+  globalThis.fetch = async () => problem(422, "another content")();
+  await assert.rejects(hub.publish("a", "x"), (error) => error instanceof Refused && error.status === 422 && error.message === "another content");
+});
+
+test("the package installs and has what its types say", async () => {
+  const home = mkdtempSync(join(tmpdir(), "tidings-client-"));
+  const run = (cwd, command, ...args) => execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  try {
+    const source = fileURLToPath(new URL("../../clients/js/", import.meta.url));
+    const [{ filename, files }] = JSON.parse(run(source, "npm", "pack", "--json", "--pack-destination", home));
+    assert.deepEqual(files.map(({ path }) => path).sort(), ["README.md", "index.d.ts", "index.js", "package.json"]);
+    writeFileSync(join(home, "package.json"), '{"type":"module"}');
+    run(home, "npm", "install", "--offline", "--no-audit", "--no-fund", join(home, filename));
+    writeFileSync(join(home, "use.mjs"), 'console.log(Object.keys(await import("tidings-client")).sort().join())');
+    const names = run(home, "node", "use.mjs").trim().split(",");
+    const types = readFileSync(new URL("../../clients/js/index.d.ts", import.meta.url), "utf8");
+    const typed = [...types.matchAll(/^export (?:class|function) (\w+)/gm)].map(([, name]) => name);
+    assert.deepEqual(names, typed.sort());
+    assert.equal(readFileSync(join(home, "node_modules/tidings-client/index.js"), "utf8"), client);
+  } finally {
+    rmSync(home, { recursive: true });
+  }
+});
