@@ -11,7 +11,7 @@ CARGO_DENY_VERSION := 0.20.2
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-tools lint bench bench-quick bench-build bench-tools advisories cargo-deny
+.PHONY: help build test test-tools lint pictures bench bench-quick bench-build bench-tools advisories cargo-deny
 
 help: ## show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -30,6 +30,10 @@ lint: cargo-deny ## check format, lints, docs, and the dependencies' licences, v
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	cargo deny --log-level error check licenses bans sources
+
+pictures: test-tools ## take the pictures of docs/examples.md
+	cargo build --locked --example chat --example dashboard
+	node $(CLIENTS)/pictures.mjs $(or $(CARGO_TARGET_DIR),target)/debug/examples
 
 bench: bench-build ## measure the hub and its peers side by side (30 min), and write docs/benchmarks.md
 	python3 tests/bench/suite.py

@@ -143,7 +143,8 @@ function size(text) {
 const CLOCK = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 
-function clock(date) {
+/** The local time, and the day unless it is today. */
+export function clock(date) {
   if (Number.isNaN(date.getTime())) return "";
   const today = date.toDateString() === new Date().toDateString();
   const millis = String(date.getMilliseconds()).padStart(3, "0");

@@ -1,6 +1,6 @@
 // Makes a page that the hub rendered go on: it has all up to the cursor in its markup, and the stream begins there.
 
-import { Rows, eventRow, noteRow } from "./rows.js";
+import { Rows, clock, eventRow, noteRow } from "./rows.js";
 
 const ROWS_MAX = 500;
 /** Before the stream is opened again after an answer that `EventSource` gives up at. */
@@ -11,6 +11,12 @@ const { dataset } = document.querySelector("main");
 const stream = new URL(dataset.stream, location.href);
 const list = $("rows");
 const rows = new Rows(list, showRows, Math.max(ROWS_MAX, list.childElementCount));
+
+// As in the rows that are yet to come.
+for (const time of list.querySelectorAll("time")) {
+  time.title = time.dateTime;
+  time.textContent = clock(new Date(time.dateTime));
+}
 
 let cursor = dataset.cursor;
 let events;

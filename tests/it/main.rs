@@ -23,6 +23,7 @@ mod crowd;
 mod damage;
 mod drain;
 mod durable;
+mod examples;
 mod full_disk;
 mod io_error;
 mod journal_contract;

@@ -210,10 +210,10 @@ impl Client {
         while self.next_of(stream).await != (Seen::Closed { closed: true }) {}
     }
 
-    /// Tells a browser what to do.
+    /// Tells its program what to do.
     pub(crate) fn command(&mut self, command: &serde_json::Value) {
-        let stdin = self.stdin.as_mut().expect("the browser's input");
-        writeln!(stdin, "{command}").expect("a browser that listens");
+        let stdin = self.stdin.as_mut().expect("its input");
+        writeln!(stdin, "{command}").expect("a program that listens");
     }
 
     /// Waits until the stream is open.

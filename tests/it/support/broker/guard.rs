@@ -29,14 +29,14 @@ const GUARD: &str = r#"
 const LISTED: &str = r#"home=$0; : >"$home/processes/$$" && exec "$@""#;
 
 /// A directory with servers in it. What is in it ends with it: on drop, or with the test process.
-pub(super) struct Home {
+pub(crate) struct Home {
     path: PathBuf,
     guard: Child,
 }
 
 impl Home {
     /// An empty one below the system's temporary directory.
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = tempfile::Builder::new()
             .prefix(&format!("tidings-{name}-"))
             .tempdir()
@@ -57,24 +57,24 @@ impl Home {
         Self { path, guard }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Where that file of its own is.
-    pub(super) fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Writes a file.
-    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.join(name);
         fs::write(&path, text).expect("a file in a server's home");
         path
     }
 
     /// Starts a server: the process has the child's id, whatever it says goes to a file, and its working directory is here.
-    pub(super) fn run(&self, server: &Command) -> Child {
+    pub(crate) fn run(&self, server: &Command) -> Child {
         let mut listed = Command::new("sh");
         listed.args(["-c", LISTED]).arg(&self.path);
         listed.arg(server.get_program()).args(server.get_args());
@@ -92,20 +92,20 @@ impl Home {
     }
 
     /// `kill -9`, and waits until it is gone.
-    pub(super) fn kill(&self, mut server: Child) {
+    pub(crate) fn kill(&self, mut server: Child) {
         server.kill().expect("a signal to a child");
         self.ended(&mut server);
     }
 
     /// Waits until it is gone.
-    pub(super) fn ended(&self, server: &mut Child) {
+    pub(crate) fn ended(&self, server: &mut Child) {
         server.wait().expect("a child's exit status");
         // It was never there if the shell had not come so far.
         let _ = fs::remove_file(self.join("processes").join(server.id().to_string()));
     }
 
     /// The end of what the servers here have said, in all files that are named like logs.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let mut text = String::new();
         for folder in [self.path.clone(), self.join("log")] {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -9,10 +9,10 @@ pub(crate) mod sentinel;
 mod shared;
 mod tls;
 
+pub(crate) use guard::Home;
 pub(crate) use shared::{fresh_name, shared};
 
 use super::{hub::signal, ports};
-use guard::Home;
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},

@@ -1,0 +1,122 @@
+//! `examples/feed.sh`: three readers at a shell, over a restart of the hub.
+
+use crate::support::hub::{HubProcess, signal};
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
+    time::Duration,
+};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/feed.sh");
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Feed {
+    script: Child,
+    lines: Receiver<String>,
+    /// Where its temporary directory is.
+    home: tempfile::TempDir,
+}
+
+impl Feed {
+    fn start(hub: &HubProcess, topics: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let mut script = Command::new(SCRIPT)
+            .args(topics)
+            .env("HUB", hub.origin())
+            .env("SINCE", "earliest")
+            .env("TIDINGS", env!("CARGO_BIN_EXE_tidings"))
+            .env("TMPDIR", home.path())
+            .env("NO_PROXY", "*")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("the script");
+        let output = BufReader::new(script.stdout.take().expect("its output"));
+        let (send, lines) = sync_channel(1000);
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        Self {
+            script,
+            lines,
+            home,
+        }
+    }
+
+    /// What each of the three shows, once all have shown so many.
+    fn until(&self, count: usize) -> HashMap<String, Vec<String>> {
+        let mut shown = HashMap::<String, Vec<String>>::new();
+        while shown.values().map(Vec::len).sum::<usize>() < 3 * count {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no more than {shown:?}"));
+            let (reader, text) = line.split_once('|').expect("a prefix");
+            let texts = shown.entry(reader.trim().to_owned()).or_default();
+            texts.push(text.trim().to_owned());
+        }
+        shown
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        signal("TERM", self.script.id());
+        self.script.wait().expect("its exit status");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_readers_show_each_event_once_over_a_restart() {
+    let mut hub = HubProcess::start("");
+    hub.publish("news/a", "one \"quoted\"").await;
+    let feed = Feed::start(&hub, &["news/*", "other"]);
+    hub.publish("other", "two").await;
+    let expect = |shown: HashMap<String, Vec<String>>, events: &[(&str, &str)]| {
+        let data: Vec<_> = events.iter().map(|(_, data)| (*data).to_owned()).collect();
+        let named: Vec<_> = events
+            .iter()
+            .map(|(topic, data)| format!("{topic}: {data}"))
+            .collect();
+        let all = [("tidings", &data), ("curl -N", &data), ("ndjson", &named)];
+        let all = all.map(|(reader, texts)| (reader.to_owned(), texts.clone()));
+        assert_eq!(shown, HashMap::from(all));
+    };
+    expect(
+        feed.until(2),
+        &[("news/a", "one \"quoted\""), ("other", "two")],
+    );
+    hub.kill();
+    hub.start_again();
+    hub.publish("news/b", "three").await;
+    hub.publish("news/a", "four").await;
+    expect(feed.until(2), &[("news/b", "three"), ("news/a", "four")]);
+
+    let home = feed.home.path().to_owned();
+    let left = || home.read_dir().expect("its home").count();
+    assert_eq!(left(), 1);
+    signal("TERM", feed.script.id());
+    // Its readers have its output, too: there is an end of it only when all are gone.
+    assert!(feed.lines.recv_timeout(PATIENCE).is_err());
+    assert_eq!(left(), 0, "a file is left");
+}
+
+#[test]
+fn it_says_how_it_is_used() {
+    let help = Command::new(SCRIPT).arg("--help").output().unwrap();
+    assert!(help.status.success());
+    assert!(
+        String::from_utf8(help.stdout)
+            .unwrap()
+            .contains("tidings subscribe")
+    );
+    let wrong = Command::new(SCRIPT).arg("--nonsense").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+}
