@@ -5,7 +5,7 @@ NODE_MODULES := $(CLIENTS)/node_modules/.package-lock.json
 VENV := $(CLIENTS)/venv/.installed
 # Tests of streams over HTTP/1, which there are two ways to serve. (Garbage is asked of both in both_paths.rs, and takes
 # 40 s in its own test: an HTTP/2 preface with nothing behind it is pinged before it is closed.)
-ON_BOTH_PATHS := live:: resume:: lag:: drain:: wire:: rude_clients:: limits:: overload:: crowd:: clients:: lines:: polling:: ws::handshake
+ON_BOTH_PATHS := live:: resume:: lag:: drain:: wire:: rude_clients:: limits:: overload:: crowd:: clients:: lines:: polling:: ws::handshake socketio::
 CARGO_DENY_VERSION := 0.20.2
 
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1

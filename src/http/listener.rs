@@ -217,7 +217,7 @@ impl Listener {
         match became {
             Some(Became::Stream(streaming)) => drop(tasks.spawn(streaming.run())),
             Some(Became::Socket(session)) => {
-                drop(tasks.spawn(session.run(self.stop.clone(), None)));
+                drop(tasks.spawn(session.run(self.stop.clone())));
             }
             Some(Became::Waiting(waiter, begun, place)) => {
                 // Boxed, since it would be kept several times on its way.

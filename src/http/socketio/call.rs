@@ -11,7 +11,7 @@ use super::{
     args::Asked,
     feed::Feed,
     room::{Unsent, sent},
-    session::Session,
+    session::{Admission, Session},
 };
 use crate::{fanout::Subscription, ingest::json::parse_event};
 use serde_json::{json, value::RawValue};
@@ -22,14 +22,12 @@ use socketioxide::{
     socket::Socket,
 };
 use std::{convert::Infallible, future::Future, sync::Arc};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// An event of a client, with its arguments as they came.
 pub(super) struct Call {
     packet: Value,
     ack: Ack,
-    /// `None` if too much of the client is under way.
-    admitted: Option<OwnedSemaphorePermit>,
+    admission: Admission,
 }
 
 /// Where the answer goes, if the client wants one.
@@ -50,8 +48,8 @@ impl FromMessageParts<LocalAdapter> for Call {
         let session = socket.extensions.get::<Arc<Session>>();
         let bytes = packet.len();
         Ok(Self {
-            admitted: session.and_then(|session| session.call(bytes)),
-            packet: packet.clone(),
+            admission: session.map_or(Admission::TooMany, |session| session.admit(bytes)),
+            packet: std::mem::replace(packet, nothing()),
             ack: Ack {
                 socket: Arc::clone(socket),
                 id: *id,
@@ -75,11 +73,7 @@ impl Ack {
 
     fn try_send(&self, answer: &RawValue) -> Result<(), Unsent> {
         // One that did not fit is used up.
-        let Ok(ack) = AckSender::from_message_parts(
-            &self.socket,
-            &mut Value::Bytes(Vec::new().into()),
-            &self.id,
-        );
+        let Ok(ack) = AckSender::from_message_parts(&self.socket, &mut nothing(), &self.id);
         sent(ack.send(answer))
     }
 }
@@ -92,36 +86,39 @@ pub(super) async fn answer(app: Arc<App>, socket: SocketRef, call: Call) {
     let Call {
         packet,
         ack,
-        admitted,
+        admission,
     } = call;
-    let Some(admitted) = admitted else {
-        let detail =
-            "more of the socket's requests wait than it may have; wait for acknowledgements";
-        let busy = error(&Problem::new(&problem::BUSY, detail));
-        // A client that has sent so much without a look at the answers may not have room for this one.
-        if ack.id.is_none() || !session.room.take(busy.get().len()) || ack.try_send(&busy).is_err()
-        {
-            let _ = socket.disconnect();
-        }
-        return;
-    };
     let work = async {
-        let result = handle(&app, &socket, &session, &packet, &ack).await;
+        let result = match &admission {
+            Admission::Call { .. } => handle(&app, &socket, &session, &packet, &ack).await,
+            Admission::Refusal { .. } => Err(busy()),
+            Admission::TooMany => return Err(Unsent::Full),
+        };
         drop(packet);
         match result {
             Ok(Done::Answered) => Ok(()),
             Ok(Done::Ok(ok)) => {
-                ack.send(&app, &session, &raw(format!("{{\"ok\":{ok}}}")))
-                    .await
+                let answer = raw(format!("{{\"ok\":{ok}}}"));
+                ack.send(&app, &session, &answer).await
             }
             Err(problem) => ack.send(&app, &session, &error(&problem)).await,
         }
     };
     let work = tracked(&app, &session, work);
     if work.await == Err(Unsent::Full) {
-        let _ = socket.disconnect();
+        let _ = socket.clone().disconnect();
     }
-    drop(admitted);
+}
+
+fn busy() -> Problem {
+    let detail =
+        "more of the socket's requests are under way than it may have; wait for their answers";
+    Problem::new(&problem::BUSY, detail)
+}
+
+/// In place of a packet.
+fn nothing() -> Value {
+    Value::Bytes(Vec::new().into())
 }
 
 /// Runs so that a drain waits for it.

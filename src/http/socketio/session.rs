@@ -27,7 +27,10 @@ pub(super) const AUTH: &str = "auth";
 const NAME_BYTES_MAX: usize = 128;
 
 /// What a request of a client takes of the bytes that are under way, beside its own.
-const CALL_COST: usize = 16 << 10; // 16 KiB
+const CALL_COST: usize = 4 << 10; // 4 KiB
+
+/// Beyond those, so many of a socket's requests may wait to be refused.
+const REFUSALS_MAX: usize = 4_096;
 
 /// One socket. It goes with the library's socket, whose extension it is.
 pub(super) struct Session {
@@ -38,11 +41,23 @@ pub(super) struct Session {
     pub(super) gone: CancellationToken,
     /// Bytes of requests that may be under way, besides those that are.
     calls: Arc<Semaphore>,
+    /// Requests that may wait to be refused.
+    refusals: Arc<Semaphore>,
     calls_bytes_max: usize,
     filters_max: usize,
     /// Whether it polled in a drain.
     polled_last: AtomicBool,
     subscriptions: Mutex<Subscriptions>,
+}
+
+/// What becomes of a request, which keeps its place until it is answered.
+pub(super) enum Admission {
+    /// It is done.
+    Call { _place: OwnedSemaphorePermit },
+    /// It is answered that too many are under way.
+    Refusal { _place: OwnedSemaphorePermit },
+    /// The client reads no answers.
+    TooMany,
 }
 
 #[derive(Default)]
@@ -88,6 +103,7 @@ impl Session {
             work: TaskTracker::new(),
             gone: CancellationToken::new(),
             calls: Arc::new(Semaphore::new(calls_bytes_max)),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             calls_bytes_max,
             filters_max: app.filters_max,
             polled_last: AtomicBool::new(false),
@@ -104,11 +120,17 @@ impl Session {
         socket.extensions.insert(this);
     }
 
-    /// Takes room among the requests that are under way for one of so many bytes, if there is any.
-    pub(super) fn call(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    /// Takes room among the requests that are under way for one of so many bytes.
+    pub(super) fn admit(&self, bytes: usize) -> Admission {
         let cost = (bytes + CALL_COST).min(self.calls_bytes_max);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        Arc::clone(&self.calls).try_acquire_many_owned(cost).ok()
+        if let Ok(_place) = Arc::clone(&self.calls).try_acquire_many_owned(cost) {
+            return Admission::Call { _place };
+        }
+        match Arc::clone(&self.refusals).try_acquire_owned() {
+            Ok(_place) => Admission::Refusal { _place },
+            Err(_) => Admission::TooMany,
+        }
     }
 
     /// Enters a subscription with so many topics and patterns, under its name or the next number.

@@ -75,7 +75,7 @@ pub(super) async fn open(
         _ => drop(app.tasks.spawn(async move {
             if let Some(session) = opened.begin().await {
                 // It ends with the connection.
-                session.run(CancellationToken::new(), None).await;
+                session.run(CancellationToken::new()).await;
             }
         })),
     }

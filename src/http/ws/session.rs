@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
     task::Poll,
 };
-use tokio::{sync::OwnedSemaphorePermit, task::unconstrained};
+use tokio::task::unconstrained;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
@@ -86,8 +86,7 @@ impl Session {
         }
     }
 
-    /// Serves it to its end, or until `stop`. Publishes under way finish, whoever ends it. `place` is what it takes of the
-    /// connections that the hub may have.
+    /// Serves it to its end, or until `stop`. Publishes under way finish, whoever ends it.
     #[expect(
         clippy::manual_async_fn,
         reason = "an `async fn` would keep its arguments twice"
@@ -95,10 +94,8 @@ impl Session {
     pub(in crate::http) fn run(
         mut self,
         stop: CancellationToken,
-        place: Option<OwnedSemaphorePermit>,
     ) -> impl Future<Output = ()> + Send {
         async move {
-            let _place = &place;
             let end = tokio::select! {
                 end = self.serve() => end,
                 () = stop.cancelled() => return,

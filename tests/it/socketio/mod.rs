@@ -229,6 +229,45 @@ async fn whatever_is_asked_is_answered_with_one_object() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_wait_for_answers_gets_them_all() {
+    const COUNT: u32 = 2_000;
+    for (few, kind) in [false, true]
+        .into_iter()
+        .flat_map(|few| KINDS.map(|kind| (few, kind)))
+    {
+        let hub = TestServer::with(|config| {
+            if few {
+                config.publish.batch_bytes_max = 64 << 10;
+            }
+        })
+        .await;
+        let mut clients = Clients::node().await;
+        clients.connect("c", &hub.url(""), kind, None).await;
+        clients.ok("c", json!(["subscribe", "a"])).await;
+        for n in 0..COUNT {
+            clients.send("c", &json!(["publish", {"topic": "a", "data": n}]));
+        }
+        let (mut stored, mut refused, mut events) = (0, 0, 0);
+        while stored + refused < COUNT || events < stored {
+            let line = clients.next("c").await;
+            match &line["answer"] {
+                answer if answer["ok"].is_object() => stored += 1,
+                answer if answer["error"]["status"] == 429 => refused += 1,
+                _ => {
+                    assert!(line["event"].is_object(), "{kind:?}: {line}");
+                    events += 1;
+                }
+            }
+        }
+        assert!(
+            stored > 0 && (few || refused == 0),
+            "{kind:?}: {refused} refused"
+        );
+        hub.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_only_listens_says_so_when_it_connects() {
     let (hub, mut clients) = (TestServer::start().await, Clients::node().await);
     for (n, kind) in KINDS.into_iter().enumerate() {

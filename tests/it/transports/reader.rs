@@ -173,7 +173,16 @@ impl Reader {
                 sleep(Duration::from_millis(self.random.random_range(0..30))).await;
             }
         }
-        session.leave(self.random.random()).await;
+        let leaving = timeout(PATIENCE, session.leave(self.random.random()));
+        let rest = leaving.await.unwrap_or_else(|_| {
+            panic!("{}: {transport:?} does not end", self.diary.name);
+        });
+        for item in rest {
+            match item {
+                Item::Closed(_) => break,
+                item => self.take(item),
+            }
+        }
         if self.cursor.is_some() {
             self.diary.settled.get_or_insert_with(Instant::now);
         }

@@ -147,14 +147,15 @@ impl Session {
         }
     }
 
-    /// Closes it, rudely with a reset.
-    pub(super) async fn leave(self, rudely: bool) {
+    /// Closes it, rudely with a reset. Gives what came meanwhile, where that counts.
+    pub(super) async fn leave(self, rudely: bool) -> Vec<Item> {
         match self {
             Self::Stream(stream) => stream.leave(rudely),
             Self::Pages(pages) => pages.leave(rudely),
             Self::WebSocket(socket) => socket.leave(rudely).await,
-            Self::SocketIo(socket) => socket.leave(rudely).await,
+            Self::SocketIo(socket) => return socket.leave(rudely).await,
         }
+        Vec::new()
     }
 }
 

@@ -7,6 +7,8 @@ use std::{collections::VecDeque, io, net::SocketAddr};
 
 pub(in crate::transports) struct SocketIo {
     engine: Engine,
+    /// The subscription's name.
+    sub: String,
     items: VecDeque<Item>,
 }
 
@@ -32,6 +34,7 @@ impl SocketIo {
         };
         let mut this = Self {
             engine,
+            sub: "auth".to_owned(),
             items: VecDeque::new(),
         };
         let lag = ["gap", "disconnect"][random.random_range(0..2)];
@@ -51,11 +54,13 @@ impl SocketIo {
             this.engine.send(format!("420{subscribe}")).await?;
             let answer = this.until("430").await?;
             let answer: Value = serde_json::from_str(&answer).expect("an acknowledgement");
-            let Some(cursor) = answer[0]["ok"]["cursor"].as_str() else {
+            let ok = &answer[0]["ok"];
+            let (Some(cursor), Some(sub)) = (ok["cursor"].as_str(), ok["sub"].as_str()) else {
                 assert_eq!(answer[0]["error"]["status"], 503, "{answer}");
                 return Err(io::Error::other("the hub goes"));
             };
             this.items.push_back(Item::Cursor(cursor.to_owned()));
+            sub.clone_into(&mut this.sub);
         }
         Ok(this)
     }
@@ -89,11 +94,15 @@ impl SocketIo {
         if packet.starts_with("41") {
             return Ok(None);
         }
+        Ok(Some(Self::item(&packet)))
+    }
+
+    fn item(packet: &str) -> Item {
         let event = packet
             .strip_prefix("42")
             .unwrap_or_else(|| panic!("{packet:?}"));
         let event: Value = serde_json::from_str(event).unwrap_or_else(|_| panic!("{packet:?}"));
-        Ok(Some(match event[0].as_str() {
+        match event[0].as_str() {
             Some("event") => Item::Event(Seen::of(&event[1])),
             Some("gap") => Item::Gap(event[1].clone()),
             Some("closed") => {
@@ -101,18 +110,45 @@ impl SocketIo {
                 Item::Closed(reason.to_owned())
             }
             _ => panic!("an odd event: {event}"),
-        }))
+        }
     }
 
-    pub(super) async fn leave(mut self, rudely: bool) {
+    /// Closes it. If it is asked to end the subscription, the hub tells where its reader is; gives what came until then.
+    pub(super) async fn leave(mut self, rudely: bool) -> Vec<Item> {
+        let mut items = Vec::new();
         if !rudely {
             // The hub may be gone.
+            let _ = self.unsubscribe(&mut items).await;
             let _ = self.engine.goodbye().await;
         }
         match self.engine {
             Engine::Socket(socket) => socket.leave(rudely).await,
             Engine::Polling { http, .. } => http.leave(rudely),
         }
+        items
+    }
+
+    async fn unsubscribe(&mut self, items: &mut Vec<Item>) -> io::Result<()> {
+        if let Engine::Polling { .. } = self.engine {
+            // What the answer of a poll had that was left may be missing.
+            return Ok(());
+        }
+        let unsubscribe = json!(["unsubscribe", self.sub]);
+        self.engine.send(format!("421{unsubscribe}")).await?;
+        items.extend(self.items.drain(..));
+        while let Some(packet) = self.engine.receive().await? {
+            if let Some(answer) = packet.strip_prefix("431") {
+                let answer: Value = serde_json::from_str(answer)?;
+                let cursor = answer[0]["ok"]["cursor"].as_str();
+                items.extend(cursor.map(|cursor| Item::Cursor(cursor.to_owned())));
+                return Ok(());
+            }
+            if packet.starts_with("41") {
+                return Ok(());
+            }
+            items.push(Self::item(&packet));
+        }
+        Ok(())
     }
 }
 
