@@ -17,7 +17,7 @@ use axum::{
 use std::{borrow::Cow, sync::Arc};
 
 /// Nothing comes from elsewhere, and no script or style stands in the markup.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
 
 #[derive(Template)]

@@ -15,7 +15,7 @@ async fn page(hub: &TestServer, path: &str) -> String {
         ("x-content-type-options", "nosniff"),
         (
             "content-security-policy",
-            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
              frame-ancestors 'none'; base-uri 'none'",
         ),
     ] {
