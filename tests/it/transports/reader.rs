@@ -58,14 +58,18 @@ pub(super) struct Reader {
     random: StdRng,
     topics: Vec<String>,
     cursor: Option<String>,
+    /// Wants all from the first event on, and comes when retention has removed some of that.
+    is_late: bool,
     diary: Diary,
 }
 
 impl Reader {
     pub(super) fn new(world: &Arc<World>, seed: u64, number: usize) -> Self {
         let mut random = random(seed, 200 + number);
+        let is_late = number == 0;
         let topics: Vec<_> = (0..random.random_range(1..4))
             .map(|_| match random.random_range(0..3) {
+                _ if is_late => "**".to_owned(),
                 0 => PATTERNS[random.random_range(0..PATTERNS.len())].to_owned(),
                 _ => topic(random.random_range(0..TOPICS)),
             })
@@ -76,6 +80,7 @@ impl Reader {
             world: Arc::clone(world),
             random,
             cursor: None,
+            is_late,
             diary: Diary {
                 name: format!("seed {seed}, reader {number} of {topics:?}"),
                 filter: filter.expect("it is not empty"),
@@ -93,9 +98,17 @@ impl Reader {
 
     /// Reads until it has all.
     pub(super) async fn run(mut self) -> Diary {
-        let after = self.random.random_range(1..400);
+        let after = match self.is_late {
+            true => TOPICS * self.world.events_max.unwrap_or(1) + 1,
+            false => self.random.random_range(1..400),
+        };
         self.world.book.reaches(after).await;
         self.diary.start = match self.random.random_range(0..4) {
+            _ if self.is_late => {
+                let id = self.world.book.id(|_| 0).expect("some are there");
+                self.go_to(id.clone());
+                Start::Cursor(id)
+            }
             0 => Start::Live,
             1 => Start::Earliest,
             2 => Start::Tail(self.random.random_range(1..60)),
