@@ -42,34 +42,38 @@ impl Page {
     ///
     /// [`Stopped`] if nothing can be said.
     pub async fn take(subscription: &mut Subscription, limits: Limits) -> Result<Self, Stopped> {
-        let mut page = Self {
+        let mut page = Self::empty(subscription);
+        page.fill(subscription, limits).await?;
+        Ok(page)
+    }
+
+    /// The page after one that had nothing, of what came then; `None` if nothing did.
+    pub async fn of(
+        subscription: &mut Subscription,
+        limits: Limits,
+        came: Option<Delivery>,
+    ) -> Self {
+        let mut page = Self::empty(subscription);
+        match came {
+            Some(Delivery::Stopped) => {}
+            Some(delivery) => {
+                page.add(delivery, subscription.cursor(), limits);
+            }
+            // The end has moved on meanwhile, by what others want. If the hub stops now, it is told where it was.
+            None => drop(page.fill(subscription, limits).await),
+        }
+        page
+    }
+
+    fn empty(subscription: &Subscription) -> Self {
+        Self {
             gap: None,
             cursor: subscription.cursor(),
             more: false,
             parts: Vec::new(),
             events: 0,
             bytes: 0,
-        };
-        page.fill(subscription, limits).await?;
-        Ok(page)
-    }
-
-    /// Adds what came after a page that has nothing; `None` if nothing did.
-    pub async fn go_on(
-        mut self,
-        subscription: &mut Subscription,
-        limits: Limits,
-        came: Option<Delivery>,
-    ) -> Self {
-        match came {
-            Some(Delivery::Stopped) => {}
-            Some(delivery) => {
-                self.add(delivery, subscription.cursor(), limits);
-            }
-            // The end has moved on meanwhile, by what others want. If the hub stops now, it is told where it was.
-            None => drop(self.fill(subscription, limits).await),
         }
-        self
     }
 
     /// Adds what is there, up to the limits.

@@ -9,7 +9,7 @@ use super::{
 use crate::{config::ServerConfig, log::BoxFuture};
 use axum::Router;
 use bytes::BytesMut;
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -220,28 +220,29 @@ impl Listener {
                 drop(tasks.spawn(session.run(self.stop.clone())));
             }
             Some(Became::Waiting(waiter, begun, place)) => {
-                // Boxed, since it would be kept several times on its way.
-                let waiting = Box::pin(waiter.run(begun, Arc::clone(&self)));
-                tasks.spawn(self.wait(waiting, tasks.clone(), place));
+                let tracker = tasks.clone();
+                tasks.spawn(async move {
+                    let waited = waiter.run(begun, &self).await;
+                    self.go_on(waited, &tracker, place);
+                });
             }
             None => {}
         }
     }
 
-    /// Waits for an answer, and then serves the connection again.
-    async fn wait(
-        self: Arc<Self>,
-        waiting: Pin<Box<impl Future<Output = Waited>>>,
-        tasks: TaskTracker,
-        place: OwnedSemaphorePermit,
-    ) {
-        match self.stop.run_until_cancelled(waiting).await {
-            Some(Waited::Again(begun)) => {
-                let this = Arc::clone(&self);
-                tasks.spawn(this.again(begun, tasks.clone(), place));
+    /// After an answer that was waited for: serves the connection again, in a task of its own.
+    fn go_on(self: Arc<Self>, waited: Waited, tasks: &TaskTracker, place: OwnedSemaphorePermit) {
+        match waited {
+            Waited::Again(begun) => {
+                drop(tasks.spawn(Arc::clone(&self).again(begun, tasks.clone(), place)));
             }
-            Some(Waited::Answered(tcp)) => Box::pin(linger(&tcp, &self.drain)).await,
-            Some(Waited::Gone) | None => {}
+            Waited::Answered(tcp) => {
+                drop(tasks.spawn(async move {
+                    linger(&tcp, &self.drain).await;
+                    drop(place);
+                }));
+            }
+            Waited::Gone => {}
         }
     }
 

@@ -105,7 +105,6 @@ pub(super) async fn answer(
         return Ok(told.answer(&page));
     }
     let waiting = Box::new(Waiting {
-        page,
         subscription,
         limits,
         most: asked.wait,
@@ -122,7 +121,6 @@ pub(super) async fn answer(
 
 /// A page that waits for its first event.
 pub(super) struct Waiting {
-    page: Page,
     subscription: Subscription,
     limits: Limits,
     most: Duration,
@@ -139,7 +137,7 @@ impl Waiting {
 
     async fn answer_with(self: Box<Self>, came: Option<Delivery>) -> Response {
         let mut this = *self;
-        let page = this.page.go_on(&mut this.subscription, this.limits, came);
+        let page = Page::of(&mut this.subscription, this.limits, came);
         this.told.answer(&page.await)
     }
 }

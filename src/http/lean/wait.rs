@@ -2,7 +2,7 @@
 //! are as many of them as there are streams.
 
 use super::{Begun, answer, poll_gone, request::Asked, send};
-use crate::http::{listener::Listener, poll::Waiting};
+use crate::http::{browser, listener::Listener, poll::Waiting};
 use axum::{
     body::HttpBody,
     http::{HeaderMap, HeaderName, HeaderValue},
@@ -13,7 +13,6 @@ use std::{
     future::{Future, poll_fn},
     io,
     pin::pin,
-    sync::Arc,
     task::Poll,
 };
 use tokio::net::TcpStream;
@@ -21,8 +20,8 @@ use tokio::net::TcpStream;
 /// A request whose answer is still to come.
 pub(in crate::http) struct Waiter {
     waiting: Box<Waiting>,
-    /// What of its head is known already.
-    headers: Box<[(HeaderName, HeaderValue)]>,
+    /// What of its head is known already; `None` for what all answers to no page have.
+    headers: Option<Box<[(HeaderName, HeaderValue)]>>,
     asked: Asked,
     keep_alive: bool,
 }
@@ -44,72 +43,77 @@ impl Waiter {
         asked: Asked,
         keep_alive: bool,
     ) -> Self {
-        let headers = headers.iter();
+        let mut usual = HeaderMap::new();
+        browser::tell_caches(&mut usual);
+        let own = || {
+            headers
+                .iter()
+                .map(|(n, v)| (n.clone(), v.clone()))
+                .collect()
+        };
         Self {
             waiting,
-            headers: headers.map(|(n, v)| (n.clone(), v.clone())).collect(),
+            headers: (*headers != usual).then(own),
             asked,
             keep_alive,
         }
     }
 
     /// Waits, and sends the answer.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` would keep its arguments twice"
-    )]
-    pub(in crate::http) fn run(
-        self: Box<Self>,
-        begun: Begun,
-        door: Arc<Listener>,
-    ) -> impl Future<Output = Waited> + Send {
-        async move {
-            let Self {
-                waiting,
-                headers,
-                asked,
-                keep_alive,
-            } = *self;
-            let Begun { tcp, mut read, .. } = begun;
-            if read.is_empty() {
-                read = BytesMut::new(); // which lets go of the memory
-            }
-            let response = {
-                let mut answer = pin!(waiting.answer());
-                poll_fn(|cx| {
-                    if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                        return Poll::Ready(Some(response));
-                    }
-                    poll_gone(&tcp, &mut read, cx).map(|()| None)
-                })
-                .await
-            };
-            let Some(response) = response else {
-                return Waited::Gone;
-            };
-            let head = Head {
-                headers,
-                asked,
-                keep_alive: keep_alive && !door.drain.is_cancelled(),
-            };
-            match Box::pin(head.send(response, &tcp, &door)).await {
-                Ok(true) => Waited::Again(Begun {
-                    tcp,
-                    read,
-                    served: true,
-                }),
-                Ok(false) => Waited::Answered(tcp),
-                Err(error) => {
-                    tracing::debug!(%error, "a connection ended with an error");
-                    Waited::Gone
+    ///
+    /// It need not watch for the hub's own end but while it sends: a hub that stops drains first, and then the answer
+    /// comes.
+    pub(in crate::http) async fn run(self: Box<Self>, begun: Begun, door: &Listener) -> Waited {
+        let Self {
+            waiting,
+            headers,
+            asked,
+            keep_alive,
+        } = *self;
+        let Begun { tcp, mut read, .. } = begun;
+        if read.is_empty() {
+            read = BytesMut::new(); // which lets go of the memory
+        }
+        let response = {
+            let mut answer = pin!(waiting.answer());
+            poll_fn(|cx| {
+                if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(Some(Box::new(response)));
                 }
+                poll_gone(&tcp, &mut read, cx).map(|()| None)
+            })
+            .await
+        };
+        let Some(response) = response else {
+            return Waited::Gone;
+        };
+        let head = Head {
+            headers,
+            asked,
+            keep_alive: keep_alive && !door.drain.is_cancelled(),
+        };
+        let sent = Box::pin(
+            door.stop
+                .run_until_cancelled(head.send(*response, &tcp, door)),
+        );
+        match sent.await {
+            Some(Ok(true)) => Waited::Again(Begun {
+                tcp,
+                read,
+                served: true,
+            }),
+            Some(Ok(false)) => Waited::Answered(tcp),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a connection ended with an error");
+                Waited::Gone
             }
+            None => Waited::Gone,
         }
     }
 }
 
 struct Head {
-    headers: Box<[(HeaderName, HeaderValue)]>,
+    headers: Option<Box<[(HeaderName, HeaderValue)]>>,
     asked: Asked,
     keep_alive: bool,
 }
@@ -118,8 +122,13 @@ impl Head {
     /// Sends the answer; whether the connection stays open.
     async fn send(self, response: Response, tcp: &TcpStream, door: &Listener) -> io::Result<bool> {
         let (mut parts, mut body) = response.into_parts();
-        for (name, value) in self.headers {
-            parts.headers.append(name, value);
+        match self.headers {
+            Some(headers) => {
+                for (name, value) in headers {
+                    parts.headers.append(name, value);
+                }
+            }
+            None => browser::tell_caches(&mut parts.headers),
         }
         let (length, body) = match body.is_end_stream() {
             true => (answer::Length::Empty, Bytes::new()),
@@ -149,7 +158,7 @@ impl Head {
 mod tests {
     use super::*;
 
-    fn size_of_run<F: Future>(_: fn(Box<Waiter>, Begun, Arc<Listener>) -> F) -> usize {
+    fn size_of_run<'a, F: Future>(_: fn(Box<Waiter>, Begun, &'a Listener) -> F) -> usize {
         size_of::<F>()
     }
 
@@ -157,7 +166,7 @@ mod tests {
     fn a_waiter_holds_next_to_nothing() {
         let (task, waiting) = (size_of_run(Waiter::run), size_of::<Waiting>());
         assert!(
-            task < 768 && waiting < 512,
+            task < 640 && waiting < 320,
             "{task} bytes, and {waiting} for what is waited for"
         );
     }
