@@ -53,7 +53,9 @@ impl Example {
         let path = env::var_os("PATH").expect("a path");
         let path = env::join_paths(env::split_paths(&path).chain([nats])).expect("a path");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/cluster/cluster.sh");
-        let mut script = Command::new(script)
+        // A shell that began with SIGINT ignored, as in the background of another, could not be told to end by it.
+        let mut script = Command::new("env")
+            .args(["--default-signal=INT", script])
             .arg(match kind {
                 Kind::Redis => "redis",
                 Kind::Nats => "nats",
