@@ -8,8 +8,8 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::{
-    Deserialize, Deserializer as _,
-    de::{Error as _, SeqAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt, marker::PhantomData};
@@ -29,6 +29,29 @@ struct Wire<'a> {
     retry: Option<u64>,
     #[serde(borrow, default)]
     idempotency_key: Option<Cow<'a, str>>,
+}
+
+/// What is written as a JSON object. (For a struct serde takes an array, too: its fields in their order.)
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with `topic` and `data`")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
 }
 
 /// What stands in a body: one object, or an array of them.
@@ -52,7 +75,9 @@ pub fn parse(body: &[u8], bounds: Bounds) -> Result<Parsed, Refused> {
     {
         return Ok(Parsed::One(parse_event(text, bounds)?));
     }
-    if let Ok(drafts) = array(text, bounds.batch_events_max, |wire| draft_of(wire, bounds)) {
+    if let Ok(drafts) = array(text, bounds.batch_events_max, |Object(wire)| {
+        draft_of(wire, bounds)
+    }) {
         return Ok(Parsed::Many(drafts));
     }
     // Something is wrong. Twice over the text: only the first reading tells where in the body the JSON ends to be any.
@@ -124,7 +149,7 @@ pub(crate) fn array<'de, T: Deserialize<'de>, U, E: fmt::Display>(
 ///
 /// The first thing that is wrong with it.
 pub fn parse_event(text: &str, bounds: Bounds) -> Result<Draft, JsonError> {
-    let wire: Wire<'_> =
+    let Object(wire): Object<Wire<'_>> =
         serde_json::from_str(text).map_err(|error| JsonError::of_event(&error, text))?;
     let data = wire.data.get();
     draft_of(wire, bounds).map_err(|error| error.moved(Place::of(data, text)))
@@ -250,6 +275,12 @@ mod tests {
         assert_eq!(index, Some(0));
         assert!(text.starts_with("not JSON: "), "{text}");
         assert!(text.contains(" at line 2 column 31"), "{text}");
+        let (index, text) = error("[{\"topic\":\"t\",\"data\":1},\n [\"t\", 1]]");
+        assert_eq!(index, Some(1));
+        assert!(
+            text.starts_with("invalid type: sequence, expected an object"),
+            "{text}"
+        );
         let (index, text) = error("[1,1,1,1,");
         assert_eq!(index, None);
         assert_eq!(
