@@ -6,7 +6,7 @@ use crate::{
     event::Event,
     fanout::{Chunk, Delivery, Gap, Subscription},
 };
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// What a page may hold at most; one event may be larger.
@@ -114,7 +114,7 @@ impl Page {
         };
         let there = chunk.events().len();
         let count = there.min(limits.events_max - self.events);
-        let bytes = chunk.first_bytes(Encoding::Item, count).len();
+        let bytes = chunk.bytes_of(Encoding::Item, 0..count).len();
         if count == 0 || (self.events > 0 && self.bytes + bytes > limits.bytes_max) {
             self.more = true;
             return false;
@@ -147,7 +147,7 @@ impl Page {
     pub fn put_items(&self, out: &mut Vec<u8>) {
         out.reserve(self.bytes);
         for (chunk, count) in &self.parts {
-            out.extend_from_slice(&chunk.first_bytes(Encoding::Item, *count));
+            out.extend_from_slice(&chunk.bytes_of(Encoding::Item, 0..*count));
         }
         if self.events > 0 {
             out.pop(); // the last comma
@@ -159,6 +159,6 @@ impl Page {
 #[must_use]
 pub fn items(chunk: &Chunk) -> Bytes {
     let mut bytes = chunk.bytes(Encoding::Item);
-    bytes.truncate(bytes.remaining().saturating_sub(1));
+    bytes.truncate(bytes.len().saturating_sub(1));
     bytes
 }

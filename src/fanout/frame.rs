@@ -5,7 +5,10 @@ use crate::{
     event::Event,
 };
 use bytes::{Bytes, BytesMut};
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 /// A frame holds events up to about this many bytes, or one event if that is larger.
 const FRAME_BYTES_MAX: usize = 32 << 10; // 32 KiB
@@ -177,25 +180,12 @@ impl Chunk {
         }
     }
 
-    /// The bytes of its first events, so many of them.
+    /// The bytes of some of its events, shared with other readers.
     #[must_use]
-    pub fn first_bytes(&self, encoding: Encoding, count: usize) -> Bytes {
+    pub fn bytes_of(&self, encoding: Encoding, events: Range<usize>) -> Bytes {
         let encoded = self.frame.encoded(encoding);
-        let end = match count {
-            0 => encoded.begin_of(self.known),
-            count => encoded.end_of(self.known + count - 1),
-        };
-        encoded.bytes.slice(encoded.begin_of(self.known)..end)
-    }
-
-    /// The bytes of one of its events, shared with other readers.
-    #[must_use]
-    pub fn event_bytes(&self, encoding: Encoding, index: usize) -> Bytes {
-        let encoded = self.frame.encoded(encoding);
-        let at = self.known + index;
-        encoded
-            .bytes
-            .slice(encoded.begin_of(at)..encoded.end_of(at))
+        let [begin, end] = [events.start, events.end].map(|at| encoded.begin_of(self.known + at));
+        encoded.bytes.slice(begin..end)
     }
 
     /// Where its reader stands that has taken so many of its bytes.
@@ -278,8 +268,8 @@ mod tests {
             };
             assert_eq!(part.events().len(), 1);
             let last = part.bytes(Encoding::Sse);
-            assert_eq!(part.event_bytes(Encoding::Sse, 0), last);
-            assert_eq!(whole.event_bytes(Encoding::Sse, 2), last);
+            assert_eq!(part.bytes_of(Encoding::Sse, 0..1), last);
+            assert_eq!(whole.bytes_of(Encoding::Sse, 2..3), last);
             assert!(bytes.ends_with(&last) && last.starts_with(b"id: "));
             assert_eq!(
                 last.as_ptr(),

@@ -38,6 +38,9 @@ pub enum LagPolicy {
 }
 
 impl LagPolicy {
+    /// The names of all, as an error lists them.
+    pub const NAMES: &str = "`gap`, `disconnect` or `latest`";
+
     /// The policy of that name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

@@ -58,29 +58,24 @@ pub(super) async fn events(
     let (parts, _) = request.into_parts();
     let mut query = Query::parse(parts.uri.query());
     let texts = query.take_all("topic")?;
-    let filter = filter(&app, &texts)?;
+    let none = "there is no `topic` parameter, so nothing to subscribe to";
+    let filter = filter(app.filters_max, &texts, none)?;
     subscribe(&app, &parts, filter, query, &["topic"]).await
 }
 
-/// The filter of these topics and patterns.
-pub(super) fn filter(app: &App, texts: &[String]) -> Result<Filter, Problem> {
-    if texts.len() > app.filters_max {
+/// The filter of these topics and patterns, of so many at most. `none` says that there are none.
+pub(super) fn filter(filters_max: usize, texts: &[String], none: &str) -> Result<Filter, Problem> {
+    if texts.len() > filters_max {
         let detail = format!(
-            "{} topics and patterns are more than {}, the most on one stream",
+            "{} topics and patterns are more than {filters_max}, the most on one stream",
             texts.len(),
-            app.filters_max
         );
         return Err(Problem::new(&problem::FILTER, detail));
     }
     let filter = Filter::parse(texts.iter().map(String::as_str)).map_err(|(text, error)| {
         Problem::new(&problem::FILTER, format!("{}: {error}", quoted(text)))
     })?;
-    filter.ok_or_else(|| {
-        Problem::new(
-            &problem::FILTER,
-            "there is no `topic` parameter, so nothing to subscribe to",
-        )
-    })
+    filter.ok_or_else(|| Problem::new(&problem::FILTER, none))
 }
 
 /// `topic` is the parameter that was taken already, if one was.
@@ -119,7 +114,7 @@ async fn subscribe(
             )?
             .unwrap_or(Form::Sse),
     };
-    let lag = query.take_as("lag", "`gap`, `disconnect` or `latest`", LagPolicy::parse)?;
+    let lag = query.take_as("lag", LagPolicy::NAMES, LagPolicy::parse)?;
     let heartbeat = query.take_as("heartbeat", "a time from 1s to 1h, such as 15s", |text| {
         parse_duration(text).filter(|every| HEARTBEAT.contains(every))
     })?;

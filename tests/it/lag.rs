@@ -1,30 +1,13 @@
 //! A slow reader hurts nobody: it is served from the log, and what it misses is told as it asked.
 
 use crate::support::{
-    server::TestServer,
+    server::{TestServer, hub_for_slow_readers},
     stream::{DEADLINE, Stream},
     wait::within,
 };
 use std::time::Duration;
-use tidings::{config::RetentionRule, topic::Pattern};
 
 const DATA: usize = 4_000;
-
-/// A hub that keeps so many events of each topic.
-async fn hub(events_max: u64) -> TestServer {
-    let rule = RetentionRule {
-        topics: Pattern::parse("**").unwrap(),
-        age_max: None,
-        events_max: Some(events_max),
-        bytes_max: None,
-    };
-    TestServer::with(|config| {
-        config.log.retention = vec![rule];
-        // Whoever is behind has to go to the log.
-        config.subscribe.cache_bytes_max = 100_000;
-    })
-    .await
-}
 
 /// Publishes events `from..to` while a brisk reader takes each, which shows that nobody waits for the slow one.
 async fn publish(hub: &TestServer, brisk: &mut Stream, range: std::ops::Range<usize>) {
@@ -64,7 +47,7 @@ async fn live(hub: &TestServer, path: &str) -> Stream {
 
 #[tokio::test]
 async fn a_reader_behind_the_live_frames_gets_everything_from_the_log() {
-    let hub = hub(100_000).await;
+    let hub = hub_for_slow_readers(100_000).await;
     let mut brisk = live(&hub, "/topics/a?open=1").await;
     let mut slow = live(&hub, "/topics/a?open=1").await;
     // More than the sockets' buffers and the feed's ring hold: 12 MB.
@@ -80,7 +63,7 @@ async fn a_reader_behind_the_live_frames_gets_everything_from_the_log() {
 
 #[tokio::test]
 async fn a_reader_behind_retention_is_told_once_and_goes_on() {
-    let hub = hub(500).await;
+    let hub = hub_for_slow_readers(500).await;
     let mut brisk = live(&hub, "/topics/a?open=1").await;
     let mut slow = live(&hub, "/topics/a?open=1").await;
     publish(&hub, &mut brisk, 0..4_000).await;
@@ -107,7 +90,7 @@ async fn a_reader_behind_retention_is_told_once_and_goes_on() {
 
 #[tokio::test]
 async fn lag_disconnect_ends_the_stream() {
-    let hub = hub(500).await;
+    let hub = hub_for_slow_readers(500).await;
     let mut brisk = live(&hub, "/topics/a?open=1").await;
     let mut slow = live(&hub, "/topics/a?open=1&lag=disconnect").await;
     publish(&hub, &mut brisk, 0..4_000).await;
@@ -125,7 +108,7 @@ async fn lag_disconnect_ends_the_stream() {
 
 #[tokio::test]
 async fn lag_latest_skips_to_the_newest() {
-    let hub = hub(100_000).await;
+    let hub = hub_for_slow_readers(100_000).await;
     let mut brisk = live(&hub, "/topics/a?open=1").await;
     let mut slow = live(&hub, "/topics/a?open=1&lag=latest").await;
     publish(&hub, &mut brisk, 0..4_000).await;

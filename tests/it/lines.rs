@@ -1,7 +1,7 @@
 //! Streams of lines of JSON.
 
 use crate::support::{
-    server::TestServer,
+    server::{TestServer, keep},
     stream::{DEADLINE, Stream},
     wait::wait_until,
 };
@@ -11,7 +11,6 @@ use std::{
     process::{Command, Stdio},
     time::Duration,
 };
-use tidings::{config::RetentionRule, topic::Pattern};
 use tokio::time::timeout;
 
 async fn open(hub: &TestServer, path: &str) -> Lines {
@@ -116,12 +115,7 @@ async fn an_empty_line_ends_a_silence() {
 #[tokio::test]
 async fn what_is_missing_and_why_it_ends_are_told() {
     let hub = TestServer::with(|config| {
-        config.log.retention = vec![RetentionRule {
-            topics: Pattern::parse("**").unwrap(),
-            age_max: None,
-            events_max: Some(2),
-            bytes_max: None,
-        }];
+        config.log.retention = vec![keep("**", 2)];
     })
     .await;
     let first = hub.publish("a", "0").await;

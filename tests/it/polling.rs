@@ -1,13 +1,12 @@
 //! Pages of JSON: polling, and long polling.
 
 use crate::support::{
-    server::{Answer, TestServer},
+    server::{Answer, TestServer, keep},
     stream::DEADLINE,
     wait::wait_until,
 };
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use tidings::{config::RetentionRule, topic::Pattern};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -165,12 +164,7 @@ async fn a_page_that_is_known_is_not_sent_again() {
 #[tokio::test]
 async fn a_gap_stands_before_the_events_and_is_told_once() {
     let hub = TestServer::with(|config| {
-        config.log.retention = vec![RetentionRule {
-            topics: Pattern::parse("**").unwrap(),
-            age_max: None,
-            events_max: Some(3),
-            bytes_max: None,
-        }];
+        config.log.retention = vec![keep("**", 3)];
     })
     .await;
     let first = hub.publish("a", "0").await;

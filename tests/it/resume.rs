@@ -1,17 +1,10 @@
 //! Over reconnects nothing is missing and nothing comes twice; loss is never silent, and never told where there is none.
 
-use crate::support::{server::TestServer, stream::Message};
-use tidings::config::{Config, RetentionRule};
-use tidings::topic::Pattern;
-
-fn keep(topics: &str, events_max: u64) -> RetentionRule {
-    RetentionRule {
-        topics: Pattern::parse(topics).unwrap(),
-        age_max: None,
-        events_max: Some(events_max),
-        bytes_max: None,
-    }
-}
+use crate::support::{
+    server::{TestServer, keep},
+    stream::Message,
+};
+use tidings::config::Config;
 
 fn gap(message: &Message) -> serde_json::Value {
     assert_eq!(

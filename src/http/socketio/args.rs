@@ -59,13 +59,10 @@ impl Asked {
         known: &[&str],
         name: Option<String>,
     ) -> Result<Self, Problem> {
-        if topics.is_empty() {
-            let detail = "there are no topics, so nothing to subscribe to";
-            return Err(Problem::new(&problem::FILTER, detail));
-        }
-        let filter = subscribe::filter(app, topics)?;
+        let none = "there are no topics, so nothing to subscribe to";
+        let filter = subscribe::filter(app.filters_max, topics, none)?;
         let start = start::of_request(&HeaderMap::new(), &mut query)?;
-        let lag = query.take_as("lag", "`gap`, `disconnect` or `latest`", LagPolicy::parse)?;
+        let lag = query.take_as("lag", LagPolicy::NAMES, LagPolicy::parse)?;
         query.finish(&[known, &start::PARAMETERS].concat())?;
         let (begin, requested) = start.unwrap_or((Begin::Live, String::new()));
         Ok(Self {

@@ -217,7 +217,7 @@ async fn subscribe(
     if app.drain.is_cancelled() {
         return Err(draining());
     }
-    let filters = asked.filter.topics().len() + asked.filter.patterns().len();
+    let filters = asked.filter.len();
     let entered = session.enter(asked.name, filters)?;
     let (filter, hub) = (Arc::new(asked.filter), &app.hub);
     let starting = Subscription::start(hub, &filter, asked.begin, asked.requested, asked.lag);

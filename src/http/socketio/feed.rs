@@ -118,7 +118,7 @@ impl Feed {
 
 impl Out {
     async fn event(&self, chunk: &Chunk, index: usize) -> Result<(), Unsent> {
-        let envelope = chunk.event_bytes(Encoding::Line, index);
+        let envelope = chunk.bytes_of(Encoding::Line, index..index + 1);
         // Its own bytes are JSON.
         let Ok(envelope) = serde_json::from_slice::<&RawValue>(&envelope) else {
             return Ok(());

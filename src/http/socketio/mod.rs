@@ -16,6 +16,7 @@ use super::{
     problem::{self, Problem},
     query::Query,
     socket::Connection,
+    ws,
 };
 use args::Listening;
 use axum::{
@@ -67,7 +68,7 @@ const NAMESPACE: &str = "/";
 
 /// The routes of one listener. A session belongs to the listener that it began on.
 pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
-    let payload_bytes_max = payload_bytes_max(app.ingest.bounds.event_bytes_max);
+    let payload_bytes_max = app.ingest.bounds.json_bytes_max();
     let (interval_min, interval_max) = PING_INTERVAL;
     let parser = ParserConfig::common()
         .max_incoming_binary_buf_size(payload_bytes_max)
@@ -112,11 +113,6 @@ pub(super) fn begins(request: &Request) -> bool {
 /// Whether a request asks for what there is for a session.
 pub(super) fn polls(request: &Request) -> bool {
     request.method() == Method::GET && serves(request.uri().path()) && !begins(request)
-}
-
-/// A packet with an event of that size, whose data may need six bytes for one.
-fn payload_bytes_max(event_bytes_max: usize) -> usize {
-    event_bytes_max.saturating_mul(6).saturating_add(16 << 10)
 }
 
 fn serve_namespace(app: &Arc<App>, io: &SocketIo, end: &CancellationToken) {
@@ -178,7 +174,7 @@ impl Door {
         let body = match parts.method {
             Method::POST => {
                 body::refuse_encoding(&parts.headers)?;
-                let bytes_max = payload_bytes_max(self.app.ingest.bounds.event_bytes_max);
+                let bytes_max = self.app.ingest.bounds.json_bytes_max();
                 let timeout = self.app.body_timeout;
                 Body::from(body::read(&parts.headers, body, bytes_max, timeout).await?)
             }
@@ -233,18 +229,8 @@ fn tell_of_flushes(connection: &Connection, io: SocketIo, sid: Sid) {
 
 /// The library answers 101 to whoever has a key.
 fn may_upgrade(headers: &HeaderMap, upgrade: Option<&OnUpgrade>) -> Result<(), Problem> {
-    let names = |name, value: &str| {
-        let named = headers.get(name).and_then(|known| known.to_str().ok());
-        named.is_some_and(|named| named.eq_ignore_ascii_case(value))
-    };
-    let mut connection = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    let fits = names(header::UPGRADE, "websocket")
-        && connection.any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
-        && names(header::SEC_WEBSOCKET_VERSION, "13")
+    let fits = ws::is_upgrade(headers)
+        && ws::has_version(headers)
         && headers.contains_key(header::SEC_WEBSOCKET_KEY);
     match upgrade {
         Some(_) if fits => Ok(()),

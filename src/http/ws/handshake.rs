@@ -21,15 +21,12 @@ const KEY_BYTES: usize = 24;
 #[expect(clippy::result_large_err, reason = "both are answers")]
 pub(super) fn answer(parts: &Parts) -> Result<Response, Response> {
     let headers = &parts.headers;
-    if !is_upgrade(parts) {
+    if !opens(parts) {
         let detail = "this path takes WebSockets only: over HTTP/1.1 a GET with `Connection: Upgrade` and \
                       `Upgrade: websocket`, over HTTP/2 a CONNECT with the protocol `websocket`";
         return Err(upgrade_required(detail));
     }
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|version| version != "13")
-    {
+    if !has_version(headers) {
         return Err(upgrade_required("`Sec-WebSocket-Version` has to be 13"));
     }
     let protocol = subprotocol(headers).map_err(IntoResponse::into_response)?;
@@ -52,17 +49,25 @@ pub(super) fn answer(parts: &Parts) -> Result<Response, Response> {
     Ok(answer)
 }
 
-fn is_upgrade(parts: &Parts) -> bool {
+fn opens(parts: &Parts) -> bool {
     if parts.version >= Version::HTTP_2 {
         let protocol = parts.extensions.get::<Protocol>();
         return protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
     }
-    parts.method == Method::GET
-        && parts.version == Version::HTTP_11
-        && words(&parts.headers, &header::CONNECTION)
-            .any(|word| word.eq_ignore_ascii_case("upgrade"))
-        && words(&parts.headers, &header::UPGRADE)
-            .any(|word| word.eq_ignore_ascii_case("websocket"))
+    parts.method == Method::GET && parts.version == Version::HTTP_11 && is_upgrade(&parts.headers)
+}
+
+/// Whether a request of HTTP/1.1 wants the connection to become a WebSocket.
+pub(in crate::http) fn is_upgrade(headers: &HeaderMap) -> bool {
+    let has = |name, value| words(headers, name).any(|word| word.eq_ignore_ascii_case(value));
+    has(&header::CONNECTION, "upgrade") && has(&header::UPGRADE, "websocket")
+}
+
+/// Whether it is of the version that there is.
+pub(in crate::http) fn has_version(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_some_and(|version| version == "13")
 }
 
 /// A client that offers none gets the same messages. One that offers only others speaks something else.

@@ -9,7 +9,7 @@ use crate::{
     http::{
         outcome::json_problem,
         problem::{self, Problem},
-        start,
+        start, subscribe,
     },
     ingest::{
         Bounds,
@@ -139,25 +139,16 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
         true => wrong(error.to_string()),
         false => json_problem(&JsonError::syntax(&error)),
     })?;
-    match is_object(text) {
+    match text.trim_start().starts_with('{') {
         true => Ok(read),
         false => Err(wrong("an array stands where an object has to be")),
     }
 }
 
-fn is_object(text: &str) -> bool {
-    text.trim_start().starts_with('{')
-}
-
 fn read_publish(text: &str, bounds: Bounds) -> Result<Asked, Problem> {
-    if !is_object(text) {
-        let detail = "`publish` takes an object with `topic` and `data`";
-        return Err(Problem::new(&problem::EVENT, detail));
-    }
-    match json::parse_event(text, bounds) {
-        Ok(draft) => Ok(Asked::Publish(draft)),
-        Err(error) => Err(json_problem(&error)),
-    }
+    json::parse_event(text, bounds)
+        .map(Asked::Publish)
+        .map_err(|error| json_problem(&error))
 }
 
 fn read_subscribe(text: &str, filters_max: usize) -> Result<Asked, Problem> {
@@ -170,26 +161,14 @@ fn read_subscribe(text: &str, filters_max: usize) -> Result<Asked, Problem> {
                 "`topics` takes an array of 1 to {filters_max} strings: {error}"
             ))
         })?;
-    let parsed = Filter::parse(topics.iter().map(String::as_str));
-    let filter = parsed
-        .map_err(|(text, error)| {
-            Problem::new(
-                &problem::FILTER,
-                format!("{}: {error}", problem::quoted(text)),
-            )
-        })?
-        .ok_or_else(|| {
-            Problem::new(
-                &problem::FILTER,
-                "`topics` is empty, so nothing to subscribe to",
-            )
-        })?;
+    let none = "`topics` is empty, so nothing to subscribe to";
+    let filter = subscribe::filter(filters_max, &topics, none)?;
     let start = start::asked(wire.last_event_id, wire.since, wire.tail)?;
     let lag = match wire.lag.as_deref() {
         None => LagPolicy::default(),
         Some(name) => LagPolicy::parse(name).ok_or_else(|| {
             let name = problem::quoted(name);
-            let detail = format!("`lag` takes `gap`, `disconnect` or `latest`, not {name}");
+            let detail = format!("`lag` takes {}, not {name}", LagPolicy::NAMES);
             Problem::new(&problem::PARAMETER, detail)
         })?,
     };
@@ -330,7 +309,7 @@ mod tests {
             ),
             (
                 r#"{"publish":["a","x"]}"#,
-                "event-invalid: `publish` takes an object",
+                "event-invalid: invalid type: sequence, expected an object",
             ),
             ("1", "message-invalid: invalid type"),
             (

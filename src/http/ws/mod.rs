@@ -28,6 +28,7 @@ use axum::{
     http::{Version, request::Parts},
     response::Response,
 };
+pub(super) use handshake::{has_version, is_upgrade};
 use hyper::upgrade::OnUpgrade;
 use reader::Reader;
 pub(super) use session::Session;
@@ -106,16 +107,13 @@ fn reader_of(app: &App, parts: &Parts) -> Result<Option<Reader>, Problem> {
     let mut query = Query::parse(parts.uri.query());
     let topics = query.take_all("topic")?;
     let start = start::of_request(&parts.headers, &mut query)?;
-    let lag = query.take_as("lag", "`gap`, `disconnect` or `latest`", LagPolicy::parse)?;
+    let lag = query.take_as("lag", LagPolicy::NAMES, LagPolicy::parse)?;
     query.finish(&[&["topic", "lag"], &start::PARAMETERS[..]].concat())?;
-    if topics.is_empty() {
-        if start.is_some() || lag.is_some() {
-            let detail = "a start or `lag` is for topics, and there is no `topic` parameter";
-            return Err(Problem::new(&problem::FILTER, detail));
-        }
+    if topics.is_empty() && start.is_none() && lag.is_none() {
         return Ok(None);
     }
-    let filter = subscribe::filter(app, &topics)?;
+    let none = "a start or `lag` is for topics, and there is no `topic` parameter";
+    let filter = subscribe::filter(app.filters_max, &topics, none)?;
     let start = start.unwrap_or((Begin::Live, String::new()));
     let lag = lag.unwrap_or_default();
     let paced = has_connection(parts);

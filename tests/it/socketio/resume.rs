@@ -1,10 +1,9 @@
 //! Slow clients, and clients that come back: nothing is lost without a word, and nothing comes twice.
 
 use super::{Clients, KINDS, TestServer, numbers, publish_numbers, slow};
-use crate::support::hub::HubProcess;
+use crate::support::{hub::HubProcess, server::keep};
 use serde_json::json;
 use std::time::Duration;
-use tidings::config::RetentionRule;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_comes_back_gets_the_rest_once_while_publishing_goes_on() {
@@ -82,12 +81,7 @@ async fn a_client_that_reads_nothing_for_a_while_gets_all_afterwards() {
 async fn what_retention_takes_from_a_slow_client_is_told_under_its_policy() {
     for lag in ["gap", "disconnect", "latest"] {
         let hub = TestServer::with(|config| {
-            config.log.retention = vec![RetentionRule {
-                topics: tidings::topic::Pattern::parse("**").unwrap(),
-                age_max: None,
-                events_max: Some(10),
-                bytes_max: None,
-            }];
+            config.log.retention = vec![keep("**", 10)];
         })
         .await;
         let mut clients = Clients::node().await;

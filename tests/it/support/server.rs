@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::Path};
 use tempfile::TempDir;
 use tidings::{
     Server,
-    config::{Config, Engine},
+    config::{Config, Engine, RetentionRule},
+    topic::Pattern,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -172,6 +173,25 @@ impl TestServer {
     pub(crate) async fn subscribe_with(&self, path: &str, headers: &[(&str, &str)]) -> Stream {
         Stream::open(self.address, path, headers).await
     }
+}
+
+/// Keeps so many events of each topic that matches.
+pub(crate) fn keep(topics: &str, events_max: u64) -> RetentionRule {
+    RetentionRule {
+        topics: Pattern::parse(topics).unwrap(),
+        age_max: None,
+        events_max: Some(events_max),
+        bytes_max: None,
+    }
+}
+
+/// A hub that keeps so many events of each topic, on which whoever is behind has to go to the log.
+pub(crate) async fn hub_for_slow_readers(events_max: u64) -> TestServer {
+    TestServer::with(|config| {
+        config.log.retention = vec![keep("**", events_max)];
+        config.subscribe.cache_bytes_max = 100_000;
+    })
+    .await
 }
 
 fn config() -> Config {

@@ -1,27 +1,16 @@
 //! A client that stops reading: the policies of its subscriptions, and that nobody waits for it.
 
-use crate::support::{server::TestServer, stream::Stream, wait::wait_until, ws::Socket};
+use crate::support::{
+    server::{TestServer, hub_for_slow_readers},
+    stream::Stream,
+    wait::wait_until,
+    ws::Socket,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tidings::{config::RetentionRule, topic::Pattern};
 
 const DATA: usize = 4_000;
 const COUNT: usize = 4_000;
-
-async fn hub(events_max: u64) -> TestServer {
-    let rule = RetentionRule {
-        topics: Pattern::parse("**").unwrap(),
-        age_max: None,
-        events_max: Some(events_max),
-        bytes_max: None,
-    };
-    TestServer::with(|config| {
-        config.log.retention = vec![rule];
-        // Whoever is behind has to go to the log.
-        config.subscribe.cache_bytes_max = 100_000;
-    })
-    .await
-}
 
 /// Publishes events `0..COUNT` while a brisk reader takes each, which shows that nobody waits for the slow one.
 async fn publish(hub: &TestServer, topics: &[&str], brisk: &mut Stream) {
@@ -53,7 +42,7 @@ async fn brisk(hub: &TestServer) -> Stream {
 
 #[tokio::test]
 async fn it_gets_everything_that_is_kept() {
-    let hub = hub(100_000).await;
+    let hub = hub_for_slow_readers(100_000).await;
     let mut brisk = brisk(&hub).await;
     let mut slow = Socket::open(&hub, "/ws").await;
     slow.subscribe("one", &["a"]).await;
@@ -77,7 +66,7 @@ async fn it_gets_everything_that_is_kept() {
 
 #[tokio::test]
 async fn each_subscription_has_its_own_policy() {
-    let hub = hub(500).await;
+    let hub = hub_for_slow_readers(500).await;
     let mut brisk = brisk(&hub).await;
     let mut slow = Socket::open(&hub, "/ws").await;
     for lag in ["gap", "disconnect", "latest"] {
@@ -124,7 +113,7 @@ async fn each_subscription_has_its_own_policy() {
 
 #[tokio::test]
 async fn the_end_of_the_urls_subscription_ends_the_connection() {
-    let hub = hub(500).await;
+    let hub = hub_for_slow_readers(500).await;
     let mut brisk = brisk(&hub).await;
     let mut slow = Socket::open(&hub, "/ws?topic=a&lag=disconnect").await;
     assert!(slow.next().await["subscribed"].is_object());

@@ -1,17 +1,10 @@
 //! Coming back: nothing is missing, nothing comes twice, and what is gone is told.
 
-use crate::support::{server::TestServer, ws::Socket};
+use crate::support::{
+    server::{TestServer, keep},
+    ws::Socket,
+};
 use serde_json::json;
-use tidings::{config::RetentionRule, topic::Pattern};
-
-fn keep(events_max: u64) -> RetentionRule {
-    RetentionRule {
-        topics: Pattern::parse("**").unwrap(),
-        age_max: None,
-        events_max: Some(events_max),
-        bytes_max: None,
-    }
-}
 
 #[tokio::test]
 async fn over_reconnects_while_others_publish_nothing_is_lost_and_nothing_comes_twice() {
@@ -66,7 +59,7 @@ async fn over_reconnects_while_others_publish_nothing_is_lost_and_nothing_comes_
 
 #[tokio::test]
 async fn each_subscription_is_told_of_its_own_gap_before_it_begins() {
-    let hub = TestServer::with(|config| config.log.retention = vec![keep(5)]).await;
+    let hub = TestServer::with(|config| config.log.retention = vec![keep("**", 5)]).await;
     let quiet = hub.publish("quiet", "q").await;
     let mut ids = Vec::new();
     for n in 0..20 {
