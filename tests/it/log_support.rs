@@ -4,6 +4,8 @@
 use crate::support::{
     broker::{Kind, fresh_name, shared},
     journal::MemoryJournal,
+    stream::DEADLINE,
+    watchdog,
 };
 use std::{
     future::{Future, poll_fn},
@@ -42,6 +44,7 @@ pub(crate) struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
     pub(crate) fn new() -> Self {
+        watchdog::watch();
         Self(Arc::new(AtomicU64::new(NEW_YEAR)))
     }
 
@@ -140,7 +143,9 @@ impl<J: Journals> Engine for Replicated<J> {
             opened.send(Arc::new(log)).unwrap();
         });
         Self {
-            log: log.recv().unwrap(),
+            log: log
+                .recv_timeout(2 * DEADLINE)
+                .expect("a replica that has caught up"),
             local,
             runtime: Some(runtime),
             _dir: dir,

@@ -7,6 +7,7 @@ mod bench;
 mod hub;
 mod scripted;
 
+use crate::support::watchdog;
 use std::{
     io::{BufRead as _, BufReader, Read},
     net::{TcpListener, TcpStream},
@@ -22,6 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The program, in an empty folder and without any of its variables.
 fn tidings(args: &[&str], dir: &TempDir) -> Command {
+    watchdog::watch();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
     command.args(args).current_dir(dir.path());
     for (name, _) in std::env::vars_os() {

@@ -1,6 +1,6 @@
 //! Real clients, each in a process of its own: `curl -N`, and the programs in `tests/clients`.
 
-use super::hub::signal;
+use super::{hub::signal, watchdog};
 use serde::Deserialize;
 use std::{
     collections::{HashMap, VecDeque},
@@ -311,6 +311,7 @@ impl Client {
     }
 
     fn spawn(name: &'static str, mut command: Command, read: Reader) -> Self {
+        watchdog::watch();
         let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

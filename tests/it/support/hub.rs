@@ -1,5 +1,6 @@
 //! A hub in a process of its own, as a user runs it, so that it can be killed and started again.
 
+use super::watchdog;
 use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader},
@@ -83,6 +84,7 @@ impl HubProcess {
     }
 
     fn new(home: tempfile::TempDir, data_dir: PathBuf) -> Self {
+        watchdog::watch();
         Self {
             data_dir,
             home,

@@ -1,5 +1,6 @@
 //! A journal in memory: the contract of adapters at its simplest, which can lose what a broker can lose.
 
+use crate::support::watchdog;
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
@@ -50,6 +51,7 @@ impl Saved {
 
 impl MemoryJournal {
     pub(crate) fn new() -> Self {
+        watchdog::watch();
         let state = State {
             up: true,
             ..State::default()

@@ -12,6 +12,7 @@ pub(crate) mod ports;
 pub(crate) mod server;
 pub(crate) mod stream;
 pub(crate) mod wait;
+pub(crate) mod watchdog;
 pub(crate) mod witness;
 pub(crate) mod ws;
 

@@ -1,7 +1,7 @@
 //! A hub inside the test process, on a free port, that drains on drop.
 
-use super::{http1, stream::Stream};
-use std::{net::SocketAddr, path::Path};
+use super::{http1, stream::Stream, watchdog};
+use std::{net::SocketAddr, path::Path, time::Duration};
 use tempfile::TempDir;
 use tidings::{
     Server,
@@ -12,7 +12,11 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
+    time::timeout,
 };
+
+/// Longer than an answer or a drain takes on a busy machine: a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running hub. Its data directory goes with it, unless it was given one.
 pub(crate) struct TestServer {
@@ -70,6 +74,7 @@ impl TestServer {
     }
 
     async fn run(config: Config, data: Option<TempDir>) -> Self {
+        watchdog::watch();
         let listen = if config.listen == Config::default().listen {
             "127.0.0.1:0".parse().unwrap()
         } else {
@@ -93,7 +98,8 @@ impl TestServer {
     pub(crate) async fn stop(mut self) {
         self.server.shutdown();
         if let Some(serving) = self.serving.take() {
-            serving.await.unwrap();
+            let down = timeout(PATIENCE, serving).await;
+            down.expect("a hub that is down in time").unwrap();
         }
     }
 
@@ -156,7 +162,9 @@ impl TestServer {
         // The hub may answer and close before it has read everything.
         let _ = tcp.write_all(bytes).await;
         let mut all = Vec::new();
-        let _ = tcp.read_to_end(&mut all).await;
+        let end = timeout(PATIENCE, tcp.read_to_end(&mut all)).await;
+        let sent = String::from_utf8_lossy(&bytes[..bytes.len().min(1_000)]);
+        assert!(end.is_ok(), "not closed after {sent:?}");
         all
     }
 

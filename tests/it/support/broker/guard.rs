@@ -1,6 +1,7 @@
 //! The home of servers that a test starts: a directory, the processes in it, and a guard that removes both when the test
 //! process has ended, however it ended.
 
+use crate::support::watchdog;
 use std::{
     fs::{self, File, OpenOptions},
     os::unix::process::CommandExt as _,
@@ -37,6 +38,7 @@ pub(crate) struct Home {
 impl Home {
     /// An empty one below the system's temporary directory.
     pub(crate) fn new(name: &str) -> Self {
+        watchdog::watch();
         let path = tempfile::Builder::new()
             .prefix(&format!("tidings-{name}-"))
             .tempdir()

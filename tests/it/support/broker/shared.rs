@@ -1,6 +1,7 @@
 //! One broker of each kind for all tests that need no more than a name of their own in it.
 
 use super::{Broker, Kind};
+use crate::support::watchdog;
 use std::{
     sync::{
         OnceLock,
@@ -11,6 +12,7 @@ use std::{
 
 /// Starts it at the first call, which the thread waits for. It is never killed before the test process ends.
 pub(crate) fn shared(kind: Kind) -> &'static Broker {
+    watchdog::watch();
     static BROKERS: [OnceLock<Broker>; 3] = [const { OnceLock::new() }; 3];
     BROKERS[kind as usize].get_or_init(|| {
         // On a thread of its own: the caller's may be one that runs tasks, and must not start a runtime.

@@ -1,0 +1,75 @@
+//! An end for tests that find none: the harness would wait for them for ever, and never say for which.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io::Write as _,
+    process::{Command, exit},
+    sync::{Mutex, Once, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Much longer than any test takes on a busy machine.
+const TIME_MAX: Duration = Duration::from_secs(900);
+
+/// The tests that are watched, by name, and since when.
+static RUNNING: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
+
+thread_local! {
+    static WATCHED: RefCell<Option<Watched>> = const { RefCell::new(None) };
+}
+
+/// Lives as long as the thread of its test, so that destructors that hang are seen as well.
+struct Watched(String);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.remove(&self.0);
+    }
+}
+
+/// Has the test on whose thread this is called end within [`TIME_MAX`]: if it does not, it is named, with what it waits for, and
+/// the whole run ends. What starts servers and clients for tests calls this.
+pub(crate) fn watch() {
+    static START: Once = Once::new();
+    START.call_once(|| {
+        thread::spawn(look);
+    });
+    // Threads of tests are named after them, and those of runtimes and helpers are not.
+    let thread = thread::current();
+    let Some(name) = thread.name().filter(|name| name.contains("::")) else {
+        return;
+    };
+    WATCHED.with_borrow_mut(|watched| {
+        watched.get_or_insert_with(|| {
+            let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+            running.insert(name.to_owned(), Instant::now());
+            Watched(name.to_owned())
+        });
+    });
+}
+
+fn look() {
+    loop {
+        thread::sleep(Duration::from_secs(5));
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = running.iter().find(|(_, since)| since.elapsed() > TIME_MAX);
+        if let Some((name, since)) = late {
+            end(name, since.elapsed());
+        }
+    }
+}
+
+/// Says what is known, past the harness, which would keep it for the end of the test.
+fn end(name: &str, after: Duration) -> ! {
+    let list = Command::new("ps")
+        .args(["-eo", "pid,ppid,stat,etimes,wchan:20,args"])
+        .output();
+    let processes = list.map_or_else(|error| error.to_string().into_bytes(), |list| list.stdout);
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(&processes);
+    let _ = writeln!(stderr, "test {name} has not ended after {after:?}: FAILED");
+    exit(101);
+}
