@@ -10,7 +10,7 @@ use crate::support::{
         shared,
     },
     chaos::{ChaosProxy, Mode},
-    hub::signal,
+    process::signal,
     stream::DEADLINE,
     wait::wait_until,
 };

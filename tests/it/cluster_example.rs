@@ -6,8 +6,9 @@ use crate::{
     support::{
         broker::Kind,
         client::{Client, Message, installed},
-        hub::{Published, signal},
+        hub::Published,
         ports,
+        process::{ended, signal},
         stream::DEADLINE,
     },
 };
@@ -137,7 +138,7 @@ impl Drop for Example {
     fn drop(&mut self) {
         drop(self.watch.stdin.take());
         self.watch.wait().expect("its exit status");
-        self.script.wait().expect("its exit status");
+        ended(&mut self.script);
     }
 }
 

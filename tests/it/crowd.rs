@@ -1,7 +1,7 @@
 //! More clients than usual: thousands of streams when the hub goes down, and more connections than it has files for.
 
 use crate::support::{
-    hub::signal,
+    process::signal,
     stream::{DEADLINE, Stream},
     wait::within,
 };

@@ -4,8 +4,8 @@ use super::{Tabs, names, numbers, publish, until_streams};
 use crate::support::{
     chaos::{ChaosProxy, Mode},
     client::Message,
-    hub::{HubProcess, signal},
-    ports,
+    hub::HubProcess,
+    ports, process,
 };
 use serde_json::json;
 use std::{
@@ -119,8 +119,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        signal("TERM", self.process.id());
-        self.process.wait().expect("its exit status");
+        process::end(&mut self.process);
     }
 }
 

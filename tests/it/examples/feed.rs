@@ -1,6 +1,9 @@
 //! `examples/feed.sh`: three readers at a shell, over a restart of the hub.
 
-use crate::support::hub::{HubProcess, signal};
+use crate::support::{
+    hub::HubProcess,
+    process::{end, signal},
+};
 use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader},
@@ -68,8 +71,7 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        signal("TERM", self.script.id());
-        self.script.wait().expect("its exit status");
+        end(&mut self.script);
     }
 }
 

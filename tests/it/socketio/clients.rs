@@ -1,6 +1,6 @@
 //! Clients of Socket.IO, several to a process: the programs in `tests/clients`.
 
-use crate::support::{client, hub::signal};
+use crate::support::{client, process};
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, VecDeque},
@@ -225,8 +225,7 @@ impl Drop for Clients {
     fn drop(&mut self) {
         self.lines.close();
         drop(self.stdin.take());
-        signal("TERM", self.process.id());
-        let _ = self.process.wait();
+        process::end(&mut self.process);
     }
 }
 

@@ -1,6 +1,9 @@
 //! Real clients, each in a process of its own: `curl -N`, and the programs in `tests/clients`.
 
-use super::{hub::signal, watchdog};
+use super::{
+    process::{PATIENCE_AT_END, signal},
+    watchdog,
+};
 use serde::Deserialize;
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,8 +21,6 @@ use tokio::{
 
 /// Longer than anything takes on a busy machine: a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// For a client to end once it is told to.
-const PATIENCE_AT_END: Duration = Duration::from_secs(20);
 /// Lines read and not yet looked at. A client whose lines nobody takes waits, as it would at a pipe.
 const LINES_MAX: usize = 1024;
 

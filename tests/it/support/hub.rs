@@ -1,6 +1,6 @@
 //! A hub in a process of its own, as a user runs it, so that it can be killed and started again.
 
-use super::watchdog;
+use super::{process::signal, watchdog};
 use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader},
@@ -359,13 +359,4 @@ fn eprint_log(log: &str) {
 async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<(u16, String)> {
     let response = request.send().await?;
     Ok((response.status().as_u16(), response.text().await?))
-}
-
-pub(crate) fn signal(name: &str, pid: u32) {
-    // The shell's own `kill`: there on every machine, and no unsafe code here.
-    let sent = Command::new("sh")
-        .args(["-c", r#"kill -s "$0" "$1""#, name, &pid.to_string()])
-        .stderr(Stdio::null())
-        .status();
-    assert!(sent.is_ok(), "no shell to send a signal with");
 }

@@ -9,6 +9,7 @@ pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod load;
 pub(crate) mod ports;
+pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod stream;
 pub(crate) mod wait;

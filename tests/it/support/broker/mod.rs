@@ -12,7 +12,7 @@ mod tls;
 pub(crate) use guard::Home;
 pub(crate) use shared::{fresh_name, shared};
 
-use super::{hub::signal, ports};
+use super::{ports, process::signal};
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
