@@ -39,7 +39,8 @@ pub(super) async fn run(shared: Arc<Shared>, queue: mpsc::Receiver<Pending>) {
     let closing = publisher.shared.closing.clone();
     closing.run_until_cancelled(publisher.run()).await;
     publisher.queue.close();
-    while let Some(pending) = publisher.next_held() {
+    // Also what had room in the queue and comes only now.
+    while let Some(pending) = next(&mut publisher.held, &mut publisher.queue).await {
         refuse(pending);
     }
     publisher.shared.outbox.end();

@@ -7,17 +7,15 @@ use super::{
 use crate::{
     cursor::Cursor,
     event::Event,
-    log::{PageGap, Place},
+    log::{BoxFuture, PageGap, Place},
     topic::Filter,
 };
+use futures_util::future::{Shared, WeakShared};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
-use tokio::{
-    sync::{OnceCell, broadcast},
-    time::Instant,
-};
+use tokio::{sync::broadcast, time::Instant};
 
 /// Frames that a feed's channel holds; who is further behind looks among the feed's recent frames, then in the log.
 /// (`broadcast` allocates all slots at once: about 50 bytes each.)
@@ -52,7 +50,7 @@ struct State {
     /// Frames up to this position were held, and are no longer.
     let_go_to: u64,
     /// Reads of the log that are under way.
-    reads: Vec<(Place, Weak<Reading>)>,
+    reads: Vec<(Place, WeakReading)>,
 }
 
 /// A frame on its way to a reader. The bytes are the cache's, which may let go of them.
@@ -78,7 +76,8 @@ pub(super) struct Stretch {
 }
 
 /// A read of the log that several readers may wait for. `None` once the log is closed.
-pub(super) type Reading = OnceCell<Option<Arc<Stretch>>>;
+pub(super) type Reading = Shared<BoxFuture<'static, Option<Arc<Stretch>>>>;
+type WeakReading = WeakShared<BoxFuture<'static, Option<Arc<Stretch>>>>;
 
 /// What to do with a feed that has events gathered.
 pub(super) enum Due {
@@ -324,9 +323,9 @@ impl Feed {
     }
 
     /// The read of the log after a place: one that is under way, else a new one.
-    pub(super) fn reading(&self, place: Place) -> Arc<Reading> {
+    pub(super) fn reading(&self, place: Place, begin: impl FnOnce() -> Reading) -> Reading {
         let mut state = self.state();
-        let same = |(other, reading): &(Place, Weak<Reading>)| {
+        let same = |(other, reading): &(Place, WeakReading)| {
             (*other == place).then(|| reading.upgrade()).flatten()
         };
         if let Some(reading) = state.reads.iter().find_map(same) {
@@ -334,21 +333,25 @@ impl Feed {
         }
         state
             .reads
-            .retain(|(_, reading)| reading.strong_count() > 0);
-        let reading = Arc::default();
-        state.reads.push((place, Arc::downgrade(&reading)));
+            .retain(|(_, reading)| reading.upgrade().is_some());
+        let reading = begin();
+        let noted = reading.downgrade().map(|weak| (place, weak));
+        state.reads.extend(noted);
         reading
     }
 
-    /// The read is done: who comes from now on reads anew, or finds its frame.
-    pub(super) fn read(&self, reading: &Arc<Reading>) {
+    /// The read is done: who comes from now on reads anew, or finds its frame. Gives whether several wait for it.
+    pub(super) fn read(&self, place: Place) -> bool {
         let mut state = self.state();
-        state
-            .reads
-            .retain(|(_, other)| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(reading)));
+        let at = state.reads.iter().position(|(other, _)| *other == place);
+        let reading = at.and_then(|at| state.reads.swap_remove(at).1.upgrade());
         if state.reads.is_empty() {
             state.reads = Vec::new();
         }
+        // One of them is this.
+        reading
+            .and_then(|reading| reading.strong_count())
+            .is_some_and(|count| count > 2)
     }
 }
 

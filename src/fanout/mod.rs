@@ -34,7 +34,7 @@ use tokio::{
     sync::{Notify, broadcast},
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Where publishers' events meet their readers: the log, and the feeds of this node.
 pub struct Hub {
@@ -45,6 +45,8 @@ pub struct Hub {
     passed: Mutex<Vec<Arc<Feed>>>,
     pass_ended: Notify,
     drain: CancellationToken,
+    /// Reads of the log that readers wait for.
+    reads: TaskTracker,
 }
 
 struct State {
@@ -105,6 +107,7 @@ impl Hub {
             passed: Mutex::default(),
             pass_ended: Notify::new(),
             drain,
+            reads: TaskTracker::new(),
         };
         (Arc::new(hub), tail)
     }
@@ -135,6 +138,8 @@ impl Hub {
         }
         self.end();
         self.state().stopped = true;
+        self.reads.close();
+        self.reads.wait().await;
     }
 
     /// Ends all streams: live readers see it now, others when they look.

@@ -9,7 +9,7 @@ use super::{
     Chunk, Hub, Reader, Seat,
     feed::{RING_FRAMES, Sent, Stretch},
     frame::Frame,
-    lookup::{known_cursor, oldest, read, retry},
+    lookup::{known_cursor, locate, oldest, read},
     terms::{Begin, CloseReason, Gap, GapReason, LagPolicy},
 };
 use crate::{
@@ -112,7 +112,7 @@ impl Subscription {
         };
         let located = match known_cursor(hub, &start) {
             Some(located) => Some(located),
-            None => retry(hub, || hub.log.locate(start.clone(), filter)).await,
+            None => locate(hub, filter, start).await,
         };
         let ((place, epoch), state, start_gap) = match located {
             Some(Located { place, gap, epoch }) => ((place, epoch), State::Behind(None), gap),

@@ -6,10 +6,12 @@ use crate::{
     event::Draft,
     http::outcome::{append_problem, conflict, put_result},
     ingest::Ingest,
-    log::{BoxFuture, Outcome},
+    log::Outcome,
     topic::Topic,
 };
 use std::future::pending;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 /// What is gathered at most: while there is so much, the connection is not read.
 const COUNT_MAX: usize = 64;
@@ -18,11 +20,12 @@ const BYTES_MAX: usize = 1 << 20; // 1 MiB
 /// The publishes of a connection that are not answered yet.
 pub(super) struct Publishes {
     ingest: Ingest,
+    tasks: TaskTracker,
     /// What waits, and its data's bytes.
     gathered: Vec<(Asked, Draft)>,
     bytes: usize,
     /// What is on its way. Gives the answers.
-    under_way: Option<BoxFuture<'static, Vec<String>>>,
+    under_way: Option<JoinHandle<Vec<String>>>,
 }
 
 /// What of a message its answer needs.
@@ -33,9 +36,10 @@ struct Asked {
 }
 
 impl Publishes {
-    pub(super) fn new(ingest: Ingest) -> Self {
+    pub(super) fn new(ingest: Ingest, tasks: TaskTracker) -> Self {
         Self {
             ingest,
+            tasks,
             gathered: Vec::new(),
             bytes: 0,
             under_way: None,
@@ -70,14 +74,17 @@ impl Publishes {
         if self.under_way.is_none() && !self.gathered.is_empty() {
             self.bytes = 0;
             let group = std::mem::take(&mut self.gathered);
-            self.under_way = Some(Box::pin(publish(self.ingest.clone(), group)));
+            // By a task, since a session polls nothing while its socket is full, and others wait behind what is not polled.
+            let published = publish(self.ingest.clone(), group);
+            self.under_way = Some(self.tasks.spawn(published));
         }
         let Some(under_way) = &mut self.under_way else {
             return pending().await;
         };
         let answers = under_way.await;
         self.under_way = None;
-        answers
+        // It cannot but end well, unless the process goes down.
+        answers.unwrap_or_default()
     }
 }
 

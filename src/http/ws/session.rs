@@ -79,7 +79,7 @@ impl Session {
             readers: reader.into_iter().collect(),
             paced,
             turn: 0,
-            publishes: Publishes::new(app.ingest.clone()),
+            publishes: Publishes::new(app.ingest.clone(), app.tasks.clone()),
             silence: Silence::new(&app.streams.silences),
             asked: false,
             app,
