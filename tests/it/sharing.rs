@@ -2,6 +2,7 @@
 //! counts its reads.
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{
     sync::{
@@ -360,6 +361,35 @@ async fn a_reader_that_cannot_even_take_a_keepalive_holds_up_nobody() {
     }
     assert_eq!(take(&mut stalled, 49).await, numbers(1..50));
     assert_eq!(bench.reads(), 0);
+}
+
+/// A transport polls nothing of its readers while its socket is full.
+#[tokio::test]
+async fn a_reader_that_is_not_polled_while_it_reads_the_log_holds_up_nobody() {
+    let mut bench = Bench::new(0);
+    let first = bench.publish("0".into()).await;
+    for n in 1..5 {
+        bench.publish(n.to_string()).await;
+    }
+    others_run(20).await; // until all of it is in the past of the fan-out, too
+    // One read at a time, and none yet.
+    bench.log.gate.forget_permits(1_000);
+    let mut unpolled = bench.back_from(first).await;
+    assert!(unpolled.next().now_or_never().is_none());
+    others_run(10).await;
+    assert_eq!(bench.reads(), 1);
+    let (mut same, mut other) = (
+        bench.back_from(first).await,
+        bench.start(Begin::Log(Start::Earliest)).await,
+    );
+    let open = async {
+        others_run(10).await;
+        bench.log.gate.add_permits(1);
+    };
+    let (same, other, ()) = tokio::join!(take(&mut same, 4), take(&mut other, 5), open);
+    assert_eq!((same, other), (numbers(1..5), numbers(0..5)));
+    assert_eq!(bench.reads(), 2);
+    assert_eq!(take(&mut unpolled, 4).await, numbers(1..5));
 }
 
 /// A page says nothing of what its reader was told before. So it must not be kept for a reader that was not.
