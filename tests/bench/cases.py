@@ -181,7 +181,8 @@ CASES = [
         OWN + NODES + BARE,
         "--readers 1 --rate 100 --connections 1 --size 200",
         ["latency_p50_ms", "latency_p99_ms"],
-        (5, 1),
+        # Of fewer events the p99 is a handful of them, and says how often the disk was slow.
+        (20, 1),
         nodes=2,
         bare="journal latency --rate 100 --size 223 --seconds {seconds}s",
     ),
