@@ -24,9 +24,9 @@ export async function watchCluster(section, url) {
 export async function ask(url) {
   try {
     const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MAX_MS) });
-    if (response.status === 404) return null;
     const cluster = response.ok ? await response.json() : undefined;
-    return Array.isArray(cluster?.nodes) ? cluster : undefined;
+    if (!Array.isArray(cluster?.nodes)) return undefined;
+    return cluster.nodes.length ? cluster : null;
   } catch {
     return undefined;
   }

@@ -46,7 +46,7 @@ pub enum TopicError {
     #[error("the topic has a segment `.` or `..`, which URL parsers remove")]
     Dots,
     /// A segment `*` or `**` where only a topic may stand.
-    #[error("`*` and `**` are patterns, and only /events takes patterns")]
+    #[error("`*` and `**` are patterns, which are for reading: an event has one topic")]
     Wildcard,
     /// `**` before the last segment.
     #[error("`**` may only be the last segment of a pattern")]

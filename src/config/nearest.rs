@@ -6,14 +6,16 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let score = |candidate: &str| {
         let whole = strsim::normalized_damerau_levenshtein(name, candidate);
         let last = strsim::normalized_damerau_levenshtein(last_part(name), last_part(candidate));
+        // This one forgives a missing end, and finds something like it almost anywhere.
+        let begin = strsim::jaro_winkler(last_part(name), last_part(candidate));
         whole
             .max(0.95 * last)
-            .max(0.9 * strsim::jaro_winkler(name, candidate))
+            .max(if begin >= 0.8 { 0.9 * begin } else { 0.0 })
     };
     candidates
         .into_iter()
         .map(|candidate| (score(candidate), candidate))
-        .filter(|(score, _)| *score >= 0.5)
+        .filter(|(score, _)| *score > 0.5)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::config::Config;
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
@@ -99,6 +99,10 @@ pub enum Reach {
 pub(super) fn refuse(rules: &Rules, reach: Reach, request: &Request) -> Option<Response> {
     if request.headers().get_all(header::HOST).iter().count() > 1 {
         let detail = "the request has several Host headers";
+        return Some(Problem::new(&problem::REQUEST, detail).into_response());
+    }
+    if request.version() == Version::HTTP_11 && host(request.headers(), request.uri()).is_none() {
+        let detail = "the request has no Host header, which HTTP/1.1 asks for";
         return Some(Problem::new(&problem::REQUEST, detail).into_response());
     }
     if reach == Reach::Loopback

@@ -1,9 +1,6 @@
 //! How this node and the others stand: readiness, the nodes, and who listens to a topic.
 
-use super::{
-    App,
-    problem::{self, Problem},
-};
+use super::App;
 use crate::topic::Topic;
 use axum::{
     extract::State,
@@ -41,20 +38,20 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, String) 
 }
 
 /// `GET /cluster`.
-pub(super) async fn nodes(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+pub(super) async fn nodes(State(app): State<Arc<App>>) -> Response {
     let Some(cluster) = &app.cluster else {
-        let detail = "this hub is alone: it has no `cluster.journal`";
-        return Err(Problem::new(&problem::NOT_FOUND, detail));
+        // A hub that is alone. No error: its own page asks, and browsers show errors to whoever looks.
+        return answer(&json!({ "journal": null, "nodes": [] }));
     };
     let standing = cluster.standing();
-    Ok(answer(&json!({
+    answer(&json!({
         "journal": cluster.journal(),
         "linked": standing.linked,
         "ready": standing.is_ready(),
         "unreadable_entries": standing.unreadable,
         "clock_off_ms": standing.clock_off_ms,
         "nodes": cluster.nodes(),
-    })))
+    }))
 }
 
 /// `GET /topics/{topic}/presence`.

@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod assets;
 mod body;
 mod browser;
 mod cluster;
@@ -126,6 +127,7 @@ impl App {
             .route("/healthz", get(pages::healthz))
             .route("/readyz", get(cluster::readyz))
             .route("/cluster", get(cluster::nodes))
+            .merge(assets::routes())
             .merge(pages::routes())
             .merge(socketio::routes(self))
             .fallback(not_found)

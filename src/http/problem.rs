@@ -31,7 +31,7 @@ macro_rules! kinds {
 
 kinds! {
     TOPIC = BAD_REQUEST "topic-invalid" "not a topic"
-        "A topic is 1 to 1,024 bytes of UTF-8 without control or format characters. Its segments, separated by `/`, are never `.`, `..`, `*` or `**`, and the first never begins with `tidings.`. Patterns are for GET /events only.";
+        "A topic is 1 to 1,024 bytes of UTF-8 without control or format characters. Its segments, separated by `/`, are never `.`, `..`, `*` or `**`, and the first never begins with `tidings.`. Patterns are for readers: on GET /events, WebSockets and Socket.IO.";
     FILTER = BAD_REQUEST "filter-invalid" "not a topic or pattern"
         "In a pattern `*` stands for one segment and a final `**` for one or more. The rest follows the rules of topics. A stream has at most `subscribe.filters_max` of them, and at least one.";
     PARAMETER = BAD_REQUEST "parameter-invalid" "a parameter has a wrong value"

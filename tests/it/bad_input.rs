@@ -46,10 +46,10 @@ fn bad_topics() -> Vec<(String, &'static str)> {
         ("/topics/a/%2e%2E/b", "`..`"),
         ("/topics/a%2F..%2Fb", "`..`"),
         ("/topics/.", "`.`"),
-        ("/topics/*", "only /events takes patterns"),
-        ("/topics/a/*", "only /events takes patterns"),
-        ("/topics/a/%2A%2a", "only /events takes patterns"),
-        ("/topics/**/a", "only /events takes patterns"),
+        ("/topics/*", "patterns, which are for reading"),
+        ("/topics/a/*", "patterns, which are for reading"),
+        ("/topics/a/%2A%2a", "patterns, which are for reading"),
+        ("/topics/**/a", "patterns, which are for reading"),
     ]
     .map(|(path, words)| (path.to_owned(), words))
     .into();

@@ -276,3 +276,15 @@ async fn a_hub_beyond_loopback_has_any_name() {
     hub.unharmed("foreign origin").await;
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn http_1_1_has_a_host() {
+    let hub = TestServer::start().await;
+    for (head, status) in [
+        ("GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.0\r\n\r\n", 200),
+    ] {
+        let answer = Answer::parse(&hub.raw(head.as_bytes()).await);
+        assert_eq!(answer.status, status, "{head}");
+    }
+}

@@ -1,6 +1,7 @@
 //! What the hub serves beside events.
 
 use crate::support::server::TestServer;
+use std::process::Command;
 
 #[tokio::test]
 async fn the_page_and_its_files_may_load_nothing_from_elsewhere() {
@@ -29,8 +30,69 @@ async fn the_page_and_its_files_may_load_nothing_from_elsewhere() {
             "{file}"
         );
     }
+    let list = hub.get("/problems", &[]).await;
+    assert_eq!(
+        (list.status, list.header("location")),
+        (308, Some("/problems/"))
+    );
     let list = hub.get("/problems/", &[]).await.body;
     assert!(list.contains("href=\"topic-invalid\"") && list.contains("href=\"draining\""));
+}
+
+#[tokio::test]
+async fn a_browser_that_has_a_file_does_not_fetch_it_again() {
+    let hub = TestServer::start().await;
+    for path in ["/", "/assets/style.css", "/tidings.js"] {
+        let plain = hub.get(path, &[]).await;
+        assert_eq!(plain.header("cache-control"), Some("no-cache"));
+        assert_eq!(plain.header("content-encoding"), None);
+        let tag = plain.header("etag").unwrap();
+        let other = format!("W/\"0\", {tag}");
+        for known in [tag, "*", &other] {
+            let again = hub.get(path, &[("If-None-Match", known)]).await;
+            assert_eq!((again.status, again.body.as_str()), (304, ""), "{known}");
+            assert_eq!(again.header("etag"), Some(tag));
+        }
+        let again = hub.get(path, &[("If-None-Match", "W/\"0\"")]).await;
+        assert_eq!((again.status, again.body), (200, plain.body));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_come_compressed_to_whoever_takes_that() {
+    let hub = TestServer::start().await;
+    let url = hub.url("/tidings.js");
+    let plain = hub.get("/tidings.js", &[]).await;
+    assert!(plain.head.to_ascii_lowercase().contains("accept-encoding"));
+    for (takes, compressed) in [
+        ("gzip, deflate, br", true),
+        ("br;q=1.0, GZIP;q=0.5", true),
+        ("gzip;q=0, identity", false),
+        ("br", false),
+    ] {
+        let bytes = curl(&["-H", &format!("Accept-Encoding: {takes}"), &url]);
+        assert_eq!(bytes.starts_with(&[0x1f, 0x8b]), compressed, "{takes}");
+        let expected = match compressed {
+            true => bytes.len() < plain.body.len() / 2,
+            false => bytes == plain.body.as_bytes(),
+        };
+        assert!(expected, "{takes}: {} bytes", bytes.len());
+    }
+    assert_eq!(curl(&["--compressed", &url]), plain.body.as_bytes());
+}
+
+fn curl(args: &[&str]) -> Vec<u8> {
+    let mut curl = Command::new("curl");
+    let output = curl.args(["-sS", "--noproxy", "*", "-m", "30"]).args(args);
+    output.output().unwrap().stdout
+}
+
+#[tokio::test]
+async fn a_hub_that_is_alone_has_no_nodes() {
+    let hub = TestServer::start().await;
+    let answer = hub.get("/cluster", &[]).await;
+    let alone = serde_json::json!({ "journal": null, "nodes": [] });
+    assert_eq!((answer.status, answer.json()), (200, alone));
 }
 
 #[tokio::test]
