@@ -167,7 +167,7 @@ table! {
         /// stream is told to come back later (and does, by itself); other requests get 503.
         connections_max: u64 = 0, Kind::Count { min: 0, max: ANY };
 
-        /// A request's first line and headers. Longer ones are refused with 431 (the first line with 414).
+        /// A request's first line and headers. Longer ones are refused with 431; with 414 if the URL alone has 64 KiB.
         head_bytes_max: u64 = 64 * KIB, Kind::Size { min: 8 * KIB, max: 16 * MIB };
 
         /// A client has so long to send a request's headers. After that the connection is closed.

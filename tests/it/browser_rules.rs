@@ -1,6 +1,10 @@
 //! Which web pages may use a hub, by their origin and by the name they call it.
 
-use crate::support::{http2::Client, server::Answer, witness::Witness};
+use crate::support::{
+    http2::Client,
+    server::{Answer, TestServer},
+    witness::Witness,
+};
 
 const OWN: &[&str] = &[
     "http://localhost:3000",
