@@ -84,6 +84,11 @@ impl Query {
         Ok(value)
     }
 
+    /// Whether nobody has taken that parameter yet.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
     /// Refuses what nobody took. `known` are the names that the route takes.
     pub(super) fn finish(self, known: &[&str]) -> Result<(), Problem> {
         let Some((name, _)) = self.0.iter().find(|(name, _)| !name.starts_with('_')) else {

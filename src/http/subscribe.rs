@@ -127,6 +127,10 @@ async fn subscribe(
         Format::Sse => &["lag", "heartbeat", "frame", "open"],
         _ => &["lag", "heartbeat", "open"],
     };
+    if let Some(name) = poll::PARAMETERS.iter().find(|name| query.has(name)) {
+        let detail = format!("`{name}` is for a page of JSON: ask for one with `format=json`");
+        return Err(Problem::new(&problem::UNKNOWN_PARAMETER, detail));
+    }
     query.finish(&known(own))?;
     if parts.method == Method::HEAD {
         return Ok(stream_response(form, Body::empty()));

@@ -206,6 +206,8 @@ async fn a_query_that_subscribes_to_nothing_known() {
                 (400, UNKNOWN, "no parameter `topic` here"),
             ),
             ("/topics/a?zzz", (400, UNKNOWN, "there are: ")),
+            ("/topics/a?wait=5", (400, UNKNOWN, "with `format=json`")),
+            ("/topics/a?foo=bar", (400, UNKNOWN, "there are: ")),
             (
                 "/events?topics=a&topic=a",
                 (400, UNKNOWN, "did you mean `topic`?"),
