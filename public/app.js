@@ -45,6 +45,7 @@ function watch(next) {
   received = 0;
   lost = false;
   rows.clear();
+  $("last").hidden = true;
   showWatched();
 
   const start = Object.fromEntries(new URLSearchParams(watching.start));
@@ -77,8 +78,10 @@ function showWatched() {
   showTitle();
 
   const exact = topics.find((topic) => !topic.split("/").some((part) => part === "*" || part === "**"));
-  const target = exact ?? topics[0].replace(/\*+/g, "1");
+  const like = topics[0].replace(/\*+/g, "1");
+  const target = exact ?? (like === "1" ? TOPIC : like);
   $("topic").value = target;
+  say("", "");
 
   const single = topics.length === 1 && exact !== undefined;
   const query = readable(new URLSearchParams(topics.map((topic) => ["topic", topic])).toString());
@@ -89,6 +92,7 @@ function showWatched() {
     `import { Tidings } from "${hub.url}tidings.js";\n` +
     `const hub = new Tidings("${hub.url}");\n` +
     `hub.subscribe(${JSON.stringify(topics)}, { onEvent: console.log });`;
+  $("shell").hidden = false;
 }
 
 const topicPath = (topic) => `topics/${topic.split("/").map(encodeURIComponent).join("/")}`;
@@ -112,6 +116,7 @@ function onState({ state, reason, problem }) {
     rows.add(() => noteRow("back", "Connected again", id && `Goes on after ${id}.`));
   }
   $("refused").hidden = state !== "refused";
+  if (state === "refused") $("empty").hidden = true;
   if (problem) $("refused").textContent = [problem.title ?? reason, problem.detail].filter(Boolean).join(": ");
 }
 
@@ -195,6 +200,8 @@ $("publish").addEventListener("submit", async (submitted) => {
     say("problem", [problem ? message : "The hub cannot be reached", problem?.detail].filter(Boolean).join(": "));
   }
 });
+
+$("topic").addEventListener("input", () => say("", ""));
 
 $("data").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("publish").requestSubmit();

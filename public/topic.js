@@ -62,9 +62,17 @@ function show(state, text) {
   $("state-text").textContent = text;
 }
 
+/** A browser has six connections for all tabs together: one that nobody looks at takes none. */
+function look() {
+  if (!document.hidden) return open();
+  close();
+  show("off", "Paused");
+}
+
+document.addEventListener("visibilitychange", look);
 // A page with an open stream is not kept for going back to.
 addEventListener("pagehide", close);
 addEventListener("pageshow", ({ persisted }) => {
-  if (persisted) open();
+  if (persisted) look();
 });
-open();
+look();

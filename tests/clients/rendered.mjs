@@ -73,6 +73,22 @@ async function goBack(page) {
   await page.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
   const after = await complete(page, Math.max(before, left) + 20);
   newest = after.at(-1);
+  await lookAway(page);
+}
+
+/** A page that nobody looks at has no stream, and misses nothing by that. */
+async function lookAway(page) {
+  const look = (away) => page.evaluate((away) => {
+    Object.defineProperty(document, "hidden", { configurable: true, value: away });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, away);
+  await look(true);
+  await page.waitForTimeout(300);
+  const left = (await shown(page)).at(-1);
+  await page.waitForTimeout(300);
+  assert.equal((await shown(page)).at(-1), left);
+  await look(false);
+  newest = (await complete(page, left + 20)).at(-1);
 }
 
 assert.deepEqual(complaints, []);
