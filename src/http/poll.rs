@@ -35,7 +35,7 @@ const EVENTS: usize = 100;
 
 /// The most on a page, whatever its reader wants.
 const EVENTS_MAX: usize = 1_000;
-const BYTES_MAX: usize = 4 << 20; // 4 MiB
+pub(super) const BYTES_MAX: usize = 4 << 20; // 4 MiB
 
 /// The longest that a request may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
