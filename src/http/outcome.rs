@@ -3,6 +3,7 @@
 use super::problem::{self, Problem};
 use crate::{
     cursor::Cursor,
+    encoding::on_one_line,
     ingest::json::JsonError,
     log::{AppendError, Outcome},
     topic::Topic,
@@ -32,7 +33,7 @@ pub(super) fn put_line(topic: &str, cursor: Cursor, duplicate: bool, out: &mut S
 
 /// A topic as a JSON string.
 pub(super) fn json_name(topic: &Topic) -> String {
-    Value::from(topic.as_str()).to_string()
+    on_one_line(Value::from(topic.as_str()).to_string())
 }
 
 /// The problem of a key that came before with another content.
