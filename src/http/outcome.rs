@@ -17,6 +17,9 @@ pub(super) fn put_result(topic: &Topic, outcome: Outcome, out: &mut String) -> R
         Outcome::Stored(cursor) => (cursor, false),
         Outcome::Duplicate(cursor) => (cursor, true),
         Outcome::Conflict => return Err(conflict(topic)),
+        Outcome::TooLarge(bytes_max) => {
+            return Err(append_problem(AppendError::TooLarge(bytes_max)));
+        }
     };
     put_line(&json_name(topic), cursor, duplicate, out);
     Ok(())
