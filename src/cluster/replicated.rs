@@ -164,14 +164,18 @@ impl ReplicatedLog {
                 .map(|known| known.unwrap_or(Outcome::Conflict))
                 .collect());
         }
-        let all_or_nothing = batch.all_or_nothing;
+        let (all_or_nothing, bytes_max) = (batch.all_or_nothing, self.bytes_max());
+        let known = match all_or_nothing {
+            true => known,
+            false => refuse_large(&batch.drafts, known, bytes_max),
+        };
         let mut unknown = known
             .iter()
             .map(Option::is_none)
             .chain(std::iter::repeat(true));
         let mut drafts = batch.drafts;
         drafts.retain(|_| unknown.next().unwrap_or(true));
-        let pieces = self.pieces(drafts, all_or_nothing)?;
+        let pieces = pieces(drafts, all_or_nothing, bytes_max)?;
         let landed = self.publish(pieces, all_or_nothing, looked).await?;
         if known.is_empty() {
             return Ok(landed);
@@ -185,39 +189,11 @@ impl ReplicatedLog {
             .collect())
     }
 
-    /// Cuts drafts into what fits an entry. All or nothing of them is one piece.
-    fn pieces(&self, drafts: Vec<Draft>, all_or_nothing: bool) -> Result<Vec<Piece>, AppendError> {
+    /// What the broker takes at once at present, in bytes of events.
+    fn bytes_max(&self) -> usize {
         let link = self.shared.link.borrow().clone();
         let max = link.map_or(usize::MAX, |link| link.session.entry_bytes_max());
-        let max = max.saturating_sub(ENTRY_ROOM);
-        if all_or_nothing && drafts.len() > RECORDS_MAX {
-            return Err(AppendError::TooMany(RECORDS_MAX));
-        }
-        let mut pieces: Vec<Piece> = Vec::new();
-        for draft in drafts {
-            let bytes = draft_bytes(&draft);
-            if bytes > max {
-                return Err(AppendError::TooLarge(max));
-            }
-            match pieces.last_mut() {
-                Some(piece)
-                    if all_or_nothing
-                        || (piece.bytes + bytes <= GROUP_BYTES_MAX.min(max)
-                            && piece.drafts.len() < RECORDS_MAX) =>
-                {
-                    piece.bytes += bytes;
-                    piece.drafts.push(draft);
-                }
-                _ => pieces.push(Piece {
-                    drafts: vec![draft],
-                    bytes,
-                }),
-            }
-        }
-        match pieces.iter().any(|piece| piece.bytes > max) {
-            true => Err(AppendError::TooLarge(max)),
-            false => Ok(pieces),
-        }
+        max.saturating_sub(ENTRY_ROOM)
     }
 
     /// Publishes pieces in their order. What is said of them is said of all: if one may be stored, all may be.
@@ -304,6 +280,50 @@ impl ReplicatedLog {
             },
             ..cursor
         }))
+    }
+}
+
+/// Adds to what is known of drafts which of them no entry has room for, so that the others are not refused with them.
+fn refuse_large(
+    drafts: &[Draft],
+    mut known: Vec<Option<Outcome>>,
+    max: usize,
+) -> Vec<Option<Outcome>> {
+    for (index, draft) in drafts.iter().enumerate() {
+        if draft_bytes(draft) > max {
+            known.resize(drafts.len(), None);
+            known[index].get_or_insert(Outcome::TooLarge(max));
+        }
+    }
+    known
+}
+
+/// Cuts drafts into what fits an entry. All or nothing of them is one piece.
+fn pieces(drafts: Vec<Draft>, all_or_nothing: bool, max: usize) -> Result<Vec<Piece>, AppendError> {
+    if all_or_nothing && drafts.len() > RECORDS_MAX {
+        return Err(AppendError::TooMany(RECORDS_MAX));
+    }
+    let mut pieces: Vec<Piece> = Vec::new();
+    for draft in drafts {
+        let bytes = draft_bytes(&draft);
+        match pieces.last_mut() {
+            Some(piece)
+                if all_or_nothing
+                    || (piece.bytes + bytes <= GROUP_BYTES_MAX.min(max)
+                        && piece.drafts.len() < RECORDS_MAX) =>
+            {
+                piece.bytes += bytes;
+                piece.drafts.push(draft);
+            }
+            _ => pieces.push(Piece {
+                drafts: vec![draft],
+                bytes,
+            }),
+        }
+    }
+    match pieces.iter().any(|piece| piece.bytes > max) {
+        true => Err(AppendError::TooLarge(max)),
+        false => Ok(pieces),
     }
 }
 

@@ -4,7 +4,11 @@
 //! blank line after them: several popular clients dispatch an empty message at any blank line.
 
 use super::control::Control;
-use crate::{cursor::Cursor, encoding::Encoding, fanout::CloseReason};
+use crate::{
+    cursor::Cursor,
+    encoding::{Encoding, on_one_line},
+    fanout::CloseReason,
+};
 use bytes::Bytes;
 use serde_json::json;
 use std::{fmt::Write as _, time::Duration};
@@ -56,13 +60,17 @@ impl Form {
     #[must_use]
     pub fn control(self, control: &Control) -> Bytes {
         if self == Self::Lines {
-            return format!("{}\n", json!({ control.name: control.data })).into();
+            let mut line = on_one_line(json!({ control.name: control.data }).to_string());
+            line.push('\n');
+            return line.into();
         }
         let mut text = format!("event: tidings.{}\n", control.name);
         if let Some(id) = control.id {
             let _ = writeln!(text, "id: {id}");
         }
-        let _ = write!(text, "data: {}\n\n", control.data);
+        text.push_str("data: ");
+        text.push_str(&on_one_line(control.data.to_string()));
+        text.push_str("\n\n");
         text.into()
     }
 

@@ -56,8 +56,14 @@ impl Page {
         let mut page = Self::empty(subscription);
         match came {
             Some(Delivery::Stopped) => {}
-            Some(delivery) => {
-                page.add(delivery, subscription.cursor(), limits);
+            Some(events @ Delivery::Events(_)) => {
+                page.add(events, subscription.cursor(), limits);
+            }
+            // A gap is told once the page's cursor lies behind it, with what follows.
+            Some(gap) => {
+                if page.add(gap, subscription.cursor(), limits) {
+                    drop(page.fill(subscription, limits).await);
+                }
             }
             // The end has moved on meanwhile, by what others want. If the hub stops now, it is told where it was.
             None => drop(page.fill(subscription, limits).await),

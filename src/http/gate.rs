@@ -77,18 +77,18 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         if browser::is_of_a_page(&request) {
-            return Box::pin(caught(self.page(request)));
+            return Box::pin(self.page(request));
         }
         if let Some(mut refused) = self.rules.refuse(&request) {
             browser::tell_caches(refused.headers_mut());
             return Box::pin(std::future::ready(Ok(refused)));
         }
-        let answer = self.route.call(request);
-        Box::pin(caught(async move {
+        let answer = caught(self.route.call(request));
+        Box::pin(async move {
             let mut answer = answer.await?;
             browser::tell_caches(answer.headers_mut());
             Ok(answer)
-        }))
+        })
     }
 }
 
@@ -108,7 +108,7 @@ where
             async move {
                 match refused {
                     Some(refused) => Ok(refused),
-                    None => route.oneshot(request).await,
+                    None => caught(route.oneshot(request)).await,
                 }
             }
         });
@@ -116,7 +116,7 @@ where
     }
 }
 
-/// The answer, or a problem if making it panics.
+/// A route's answer, or a problem if making it panics. That one is told pages and caches as others are.
 async fn caught(
     answer: impl Future<Output = Result<Response, Infallible>>,
 ) -> Result<Response, Infallible> {
@@ -136,11 +136,43 @@ async fn caught(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::StatusCode;
+    use crate::{
+        Server,
+        config::{Config, Engine},
+    };
+    use axum::{
+        body::Body,
+        http::{HeaderMap, StatusCode, header},
+    };
+
+    async fn headers_after_a_panic(gate: &GateLayer, origin: Option<&str>) -> HeaderMap {
+        let route = service_fn(|_: Request| async { panic!("on purpose") });
+        let mut request = Request::new(Body::empty());
+        if let Some(origin) = origin {
+            let headers = request.headers_mut();
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        let answer = gate.layer(route).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        answer.headers().clone()
+    }
 
     #[tokio::test]
-    async fn a_panic_is_answered() {
-        let answer = caught(async { panic!("on purpose") }).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    async fn a_panic_is_answered_as_anything_is() {
+        let mut config = Config::default();
+        config.log.engine = Engine::Memory;
+        let server = Server::open(&config).await.unwrap();
+        let gate = GateLayer::new(Arc::clone(&server.app), Reach::Loopback);
+        let page = "http://localhost:3000";
+        for origin in [None, Some(page), Some("https://elsewhere.example")] {
+            let headers = headers_after_a_panic(&gate, origin).await;
+            let vary = headers[header::VARY].to_str().unwrap();
+            assert_eq!(vary, "accept, origin", "{origin:?}");
+            assert!(headers.contains_key(header::ACCESS_CONTROL_EXPOSE_HEADERS));
+            let allowed = headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            let expected = origin.filter(|origin| *origin == page);
+            assert_eq!(allowed.map(|value| value.to_str().unwrap()), expected);
+        }
+        server.close().await;
     }
 }

@@ -4,21 +4,34 @@
 use super::{
     App, poll,
     problem::{self, Problem},
-    readable::{self, Kind},
+    readable::{escaped_bytes, markup},
     start,
 };
-use crate::{encoding::rfc3339, event::Event, fanout::Gap, topic::Filter};
+use crate::{
+    cursor::Cursor, delivery::page::Page, encoding::rfc3339, event::Event, fanout::Gap,
+    topic::Filter,
+};
 use askama::Template;
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, header, request::Parts},
     response::Response,
 };
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
+use tokio::task::yield_now;
 
 /// Nothing comes from elsewhere, and no script or style stands in the markup.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
+
+/// What an event takes of a page beside its data and its names, in bytes, about.
+const ROW_BYTES: usize = 512;
+
+/// What a page takes beside its events, in bytes, about.
+const PAGE_BYTES: usize = 4 << 10; // 4 KiB
+
+/// So much is made of events at a time; then others are served.
+const TURN_BYTES: usize = 32 << 10; // 32 KiB
 
 #[derive(Template)]
 #[template(path = "topic.html")]
@@ -43,25 +56,68 @@ struct Row<'a> {
     own_id: Option<&'a str>,
     id: String,
     time: String,
-    data: Vec<(Kind, Cow<'a, str>)>,
+    /// Markup.
+    data: String,
 }
 
 impl<'a> Row<'a> {
     fn new(event: &'a Arc<Event>) -> Self {
-        let data = match str::from_utf8(&event.data) {
-            Ok("") | Err(_) => Vec::new(),
-            Ok(text) => {
-                readable::pretty(text).unwrap_or_else(|| vec![(Kind::Plain, Cow::Borrowed(text))])
-            }
-        };
         Self {
             topic: event.topic.as_str(),
             name: event.event.as_ref().map(|name| name.as_str()),
             own_id: event.own_id.as_ref().map(|id| id.as_str()),
             id: event.cursor.to_string(),
             time: rfc3339(event.time_ms),
-            data,
+            data: str::from_utf8(&event.data).map(markup).unwrap_or_default(),
         }
+    }
+
+    /// What it takes of the page, in bytes, about.
+    fn bytes(&self) -> usize {
+        let names = [Some(self.topic), self.name, self.own_id];
+        let names = names.into_iter().flatten().map(escaped_bytes);
+        ROW_BYTES + names.sum::<usize>() + self.data.len()
+    }
+}
+
+/// Events of a page as markup, up to its bounds.
+struct Rows<'a> {
+    rows: Vec<Row<'a>>,
+    bytes: usize,
+    /// Where the next page begins, and whether there is more already.
+    cursor: Cursor,
+    more: bool,
+}
+
+impl<'a> Rows<'a> {
+    async fn of(page: &'a Page) -> Self {
+        let mut this = Self {
+            rows: Vec::new(),
+            bytes: 0,
+            cursor: page.cursor,
+            more: page.more,
+        };
+        let (mut last, mut turn) = (None, 0);
+        for event in page.events() {
+            let row = Row::new(event);
+            let bytes = row.bytes();
+            // Markup is longer than what it is made of, so the page may have to end before its events do.
+            if let Some(last) = last
+                && this.bytes + bytes > poll::BYTES_MAX
+            {
+                (this.cursor, this.more) = (last, true);
+                break;
+            }
+            this.bytes += bytes;
+            this.rows.push(row);
+            last = Some(event.cursor);
+            turn += event.data.len();
+            if turn >= TURN_BYTES {
+                turn = 0;
+                yield_now().await;
+            }
+        }
+        this
     }
 }
 
@@ -75,7 +131,12 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let title = title(&filter);
     let page = poll::page(app, filter, start, limit).await?;
-    let mut events: Vec<_> = page.events().map(Row::new).collect();
+    let Rows {
+        rows: mut events,
+        bytes,
+        cursor,
+        more,
+    } = Rows::of(&page).await;
     events.reverse();
     let (path, query) = (parts.uri.path(), parts.uri.query());
     let again = poll::without(query, &start::PARAMETERS);
@@ -84,16 +145,17 @@ pub(super) async fn answer(
         title: &title,
         root: "../".repeat(path.matches('/').count().saturating_sub(1)),
         now: rfc3339(app.streams.clock.now_ms()),
-        cursor: page.cursor.to_string(),
+        cursor: cursor.to_string(),
         stream: format!(
             "{}format=sse&frame=message&open=1",
             poll::without(query, &own)
         ),
-        next: page.more.then(|| format!("{again}after={}", page.cursor)),
+        next: more.then(|| format!("{again}after={cursor}")),
         events,
         gap: page.gap.as_ref().map(facts),
     };
-    let html = rendered.render().map_err(|error| {
+    let mut html = String::with_capacity(PAGE_BYTES + bytes);
+    rendered.render_into(&mut html).map_err(|error| {
         tracing::error!(%error, "a page could not be rendered");
         Problem::new(&problem::INTERNAL, "the page could not be rendered")
     })?;

@@ -240,6 +240,10 @@ impl Session {
                     self.refuse(number, conflict(&topic));
                     continue;
                 }
+                Ok((_, Outcome::TooLarge(bytes_max))) => {
+                    self.refuse(number, append_problem(AppendError::TooLarge(bytes_max)));
+                    continue;
+                }
                 Err(problem) => {
                     self.refuse(number, *problem);
                     continue;

@@ -3,6 +3,7 @@
 use super::problem::{self, Problem};
 use crate::{
     cursor::Cursor,
+    encoding::on_one_line,
     ingest::json::JsonError,
     log::{AppendError, Outcome},
     topic::Topic,
@@ -16,6 +17,9 @@ pub(super) fn put_result(topic: &Topic, outcome: Outcome, out: &mut String) -> R
         Outcome::Stored(cursor) => (cursor, false),
         Outcome::Duplicate(cursor) => (cursor, true),
         Outcome::Conflict => return Err(conflict(topic)),
+        Outcome::TooLarge(bytes_max) => {
+            return Err(append_problem(AppendError::TooLarge(bytes_max)));
+        }
     };
     put_line(&json_name(topic), cursor, duplicate, out);
     Ok(())
@@ -32,7 +36,7 @@ pub(super) fn put_line(topic: &str, cursor: Cursor, duplicate: bool, out: &mut S
 
 /// A topic as a JSON string.
 pub(super) fn json_name(topic: &Topic) -> String {
-    Value::from(topic.as_str()).to_string()
+    on_one_line(Value::from(topic.as_str()).to_string())
 }
 
 /// The problem of a key that came before with another content.

@@ -35,7 +35,7 @@ const EVENTS: usize = 100;
 
 /// The most on a page, whatever its reader wants.
 const EVENTS_MAX: usize = 1_000;
-const BYTES_MAX: usize = 4 << 20; // 4 MiB
+pub(super) const BYTES_MAX: usize = 4 << 20; // 4 MiB
 
 /// The longest that a request may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -157,7 +157,7 @@ impl Told {
         let known = parts.headers.get_all(header::IF_NONE_MATCH);
         Self {
             kept: without(parts.uri.query(), &start::PARAMETERS).into(),
-            known: known.into_iter().cloned().collect(),
+            known: known.into_iter().map(own).collect(),
             preferred: asked.prefers.then_some(asked.wait.as_secs()),
         }
     }
@@ -197,6 +197,11 @@ impl Told {
         }
         response
     }
+}
+
+/// A copy of a header's value. A clone would keep the whole head that it came in.
+pub(super) fn own(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 /// What there is from a start on, or the newest.
@@ -332,6 +337,25 @@ mod tests {
         assert_eq!(wait("wait=3600"), Some(60));
         assert_eq!(wait("wait=-1"), None);
         assert_eq!(wait("wait"), None);
+    }
+
+    #[test]
+    fn what_is_kept_for_an_answer_is_not_the_requests_head() {
+        let head = axum::body::Bytes::from(vec![b'x'; 30_000]);
+        let tag = HeaderValue::from_maybe_shared(head.slice(100..120)).unwrap();
+        let mut request = axum::http::Request::new(());
+        *request.uri_mut() = "/topics/a?limit=1".parse().unwrap();
+        request.headers_mut().insert(header::IF_NONE_MATCH, tag);
+        let (parts, ()) = request.into_parts();
+        let asked = Asked {
+            limit: 1,
+            wait: Duration::ZERO,
+            prefers: false,
+        };
+        let told = Told::new(&parts, &asked);
+        assert_eq!(told.known[0], "x".repeat(20));
+        drop(parts);
+        assert!(head.is_unique());
     }
 
     #[test]

@@ -1,15 +1,27 @@
-//! JSON made readable without changing it: numbers and strings stay as they were written. The same as `public/json.js`
-//! does on a page.
+//! Data made readable, as markup: JSON is indented, and its numbers and strings stay as they were written. The same as
+//! `public/json.js` does on a page, but within bounds: what a page of the hub's takes is the hub's to pay for.
 
+use askama::filters::{Escaper, Html};
 use serde::de::IgnoredAny;
-use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// What fits into a line of so many characters stays on one line.
 const LINE_CHARS: usize = 72;
 
+/// Longer data stays as it is.
+const INDENTED_BYTES_MAX: usize = 64 << 10; // 64 KiB
+
+/// So does what would become so many times as long. Each item has some 30 bytes of markup and mostly a line for itself, so that
+/// objects become about 5 times as long, small ones with short names 12 times; but what is deep within others up to 130 times.
+const GROWTH_MAX: usize = 16;
+
+/// Little data may become so long in any case.
+const GROWN_BYTES_MIN: usize = 16 << 10; // 16 KiB
+
 /// What a piece of JSON is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+enum Kind {
+    /// Brackets, and what is between the others: nothing that markup escapes.
     Plain,
     Key,
     String,
@@ -19,7 +31,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Its class in the style sheet.
-    pub(super) fn class(self) -> Option<&'static str> {
+    fn class(self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
             Self::Key => Some("key"),
@@ -30,27 +42,71 @@ impl Kind {
     }
 }
 
-/// The text indented, in pieces; `None` if it is no JSON object or array, or one too deep.
-pub(super) fn pretty(text: &str) -> Option<Vec<(Kind, Cow<'_, str>)>> {
+/// The text as markup, of at most [`GROWTH_MAX`] times its bytes, or [`GROWN_BYTES_MIN`].
+pub(super) fn markup(text: &str) -> String {
+    indented(text).unwrap_or_else(|| {
+        let mut markup = String::with_capacity(escaped_bytes(text));
+        escape(text, &mut markup);
+        markup
+    })
+}
+
+/// What a text takes as markup.
+pub(super) fn escaped_bytes(text: &str) -> usize {
+    const ESCAPED: usize = "&#38;".len();
+    let escapes = |byte: &&u8| matches!(byte, b'<' | b'>' | b'&' | b'"' | b'\'');
+    text.len() + (ESCAPED - 1) * text.as_bytes().iter().filter(escapes).count()
+}
+
+fn escape(text: &str, markup: &mut String) {
+    // Nothing fails to be written to a string.
+    let _ = Html.write_escaped_str(markup, text);
+}
+
+/// JSON as markup, indented; `None` of anything else, and of what would become too long.
+fn indented(text: &str) -> Option<String> {
+    if text.len() > INDENTED_BYTES_MAX {
+        return None;
+    }
+    let bytes_max = (GROWTH_MAX * text.len()).max(GROWN_BYTES_MIN);
+    let mut markup = String::with_capacity(2 * text.len());
+    pretty(text, |kind, piece| {
+        match kind.class() {
+            None => markup.push_str(piece),
+            Some(class) => {
+                let _ = write!(markup, "<span class=\"{class}\">");
+                escape(piece, &mut markup);
+                markup.push_str("</span>");
+            }
+        }
+        (markup.len() <= bytes_max).then_some(())
+    })?;
+    Some(markup)
+}
+
+/// Hands out the text indented, in pieces, for as long as they are taken; `None` if they are not, or if it is no JSON object
+/// or array, or one too deep.
+fn pretty(text: &str, mut take: impl FnMut(Kind, &str) -> Option<()>) -> Option<()> {
     if !text.trim_start().starts_with(['{', '[']) {
         return None;
     }
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let tokens = tokens(text);
     let widths = flat_widths(&tokens);
-    let mut out: Vec<(Kind, Cow<'_, str>)> = Vec::with_capacity(2 * tokens.len());
+    // serde reads no more than 127 brackets within each other.
+    let lines = format!("\n{:254}", "");
+    let newline = |depth: usize| lines.get(..=2 * depth).unwrap_or(&lines);
     // Of the open brackets so many are on one line with their contents.
     let (mut depth, mut flat) = (0, 0);
-    let newline = |depth: usize| (Kind::Plain, Cow::Owned(format!("\n{}", "  ".repeat(depth))));
     for (at, &token) in tokens.iter().enumerate() {
         match token {
             "{" | "[" => {
                 depth += 1;
-                out.push((Kind::Plain, token.into()));
+                take(Kind::Plain, token)?;
                 if flat > 0 || 2 * depth + widths[at] <= LINE_CHARS {
                     flat += 1;
                 } else {
-                    out.push(newline(depth));
+                    take(Kind::Plain, newline(depth))?;
                 }
             }
             "}" | "]" => {
@@ -58,20 +114,20 @@ pub(super) fn pretty(text: &str) -> Option<Vec<(Kind, Cow<'_, str>)>> {
                 if flat > 0 {
                     flat -= 1;
                 } else {
-                    out.push(newline(depth));
+                    take(Kind::Plain, newline(depth))?;
                 }
-                out.push((Kind::Plain, token.into()));
+                take(Kind::Plain, token)?;
             }
-            "," if flat > 0 => out.push((Kind::Plain, ", ".into())),
+            "," if flat > 0 => take(Kind::Plain, ", ")?,
             "," => {
-                out.push((Kind::Plain, ",".into()));
-                out.push(newline(depth));
+                take(Kind::Plain, ",")?;
+                take(Kind::Plain, newline(depth))?;
             }
-            ":" => out.push((Kind::Plain, ": ".into())),
-            _ => out.push((kind(token, tokens.get(at + 1)), token.into())),
+            ":" => take(Kind::Plain, ": ")?,
+            _ => take(kind(token, tokens.get(at + 1)), token)?,
         }
     }
-    Some(out)
+    Some(())
 }
 
 fn kind(token: &str, next: Option<&&str>) -> Kind {
@@ -139,8 +195,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn whole(text: &str) -> Option<String> {
-        let pieces = pretty(text)?;
-        Some(pieces.into_iter().map(|(_, text)| text).collect())
+        let mut whole = String::new();
+        pretty(text, |_, piece| {
+            whole.push_str(piece);
+            Some(())
+        })?;
+        Some(whole)
     }
 
     #[test]
@@ -170,6 +230,49 @@ mod tests {
             assert_eq!(whole(text), None, "{text:?}");
         }
         assert_eq!(whole(&"[".repeat(100_000)), None);
+    }
+
+    #[test]
+    fn markup_is_escaped_and_has_colors() {
+        let json = r#"{"<a>":[1,"&",null]}"#;
+        assert_eq!(
+            markup(json),
+            "{<span class=\"key\">&#34;&#60;a&#62;&#34;</span>: [<span class=\"number\">1</span>, \
+             <span class=\"string\">&#34;&#38;&#34;</span>, <span class=\"literal\">null</span>]}"
+        );
+        assert_eq!(markup("<'&\">"), "&#60;&#39;&#38;&#34;&#62;");
+    }
+
+    #[test]
+    fn what_would_become_long_stays_as_it_is() {
+        let nested = |deep: usize, item: &str, count: usize| {
+            let items = vec![item; count].join(",");
+            format!("{}{items}{}", "[".repeat(deep), "]".repeat(deep))
+        };
+        let (name, small) = (
+            r#""name of a usual length""#,
+            r#"{"x":1,"y":[2,3],"name":"a"}"#,
+        );
+        for (text, is_indented) in [
+            (nested(1, name, 2_500), true),
+            (nested(5, name, 2_500), true),
+            (nested(1, name, 3_000), false),
+            (nested(1, small, 2_000), true),
+            (nested(1, "12", 10_000), true),
+            (nested(1, "1", 10_000), false),
+            (nested(1, "1", 300), true),
+            (nested(120, "1", 10_000), false),
+            (nested(120, name, 1_000), true),
+            ("1,".repeat(1_000), false),
+        ] {
+            let markup = markup(&text);
+            let begin = &text[..20];
+            assert_eq!(markup.contains('\n'), is_indented, "{begin}");
+            assert!(markup.len() <= (GROWTH_MAX * text.len()).max(GROWN_BYTES_MIN));
+            if !is_indented {
+                assert_eq!(markup.len(), escaped_bytes(&text), "{begin}");
+            }
+        }
     }
 
     proptest! {

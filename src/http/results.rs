@@ -2,7 +2,7 @@
 //! these are held compactly: a run of events stored one after the other on one topic takes one entry.
 
 use super::outcome::{json_name, put_line};
-use crate::{cursor::Cursor, topic::Topic};
+use crate::{cursor::Cursor, encoding::on_one_line, topic::Topic};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -86,8 +86,9 @@ impl Results {
         self.readable.notify_one();
     }
 
-    /// Adds a line as it is.
-    pub(super) fn push_line(&self, mut line: String) {
+    /// Adds a line of JSON.
+    pub(super) fn push_line(&self, line: String) {
+        let mut line = on_one_line(line);
         line.push('\n');
         let mut state = self.state();
         state.bytes += size_of::<Entry>() + line.len();

@@ -131,6 +131,9 @@ pub enum Outcome {
     /// Refused: its key belongs to another content. In an all-or-nothing batch, nothing was stored and
     /// the outcomes of the other drafts mean nothing.
     Conflict,
+    /// Certainly not stored: alone it is larger than the journal takes, which is so many bytes. Of an all-or-nothing batch
+    /// that is said as [`AppendError::TooLarge`].
+    TooLarge(usize),
 }
 
 /// Why a batch was not stored, or may not have been.

@@ -54,7 +54,7 @@ pub struct Server {
     hub: Arc<Hub>,
     cluster: Option<Arc<ReplicatedLog>>,
     config: Arc<Config>,
-    app: Arc<App>,
+    pub(crate) app: Arc<App>,
     drain: CancellationToken,
     stop: CancellationToken,
     /// Connections, and what they left running.

@@ -81,6 +81,52 @@ async fn each_event_is_a_line_with_its_envelope() {
     assert_eq!(lines.next().await["data"], "");
 }
 
+/// Some clients cut what they read at any character that ends a line in Unicode.
+#[tokio::test]
+async fn a_line_has_no_end_of_a_line_in_it() {
+    const ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+    let hub = TestServer::start().await;
+    let (data, topic) = ("a\u{2028}b\u{2029}c\u{85}d", "t\u{2028}\u{2029}");
+    let event = serde_json::json!({"topic": topic, "data": data, "event": "n\u{2028}"});
+    let wrong = r#"{"topic":"a","data":"x","\u{2028}":1}"#.replace("\\u{2028}", "\u{2028}");
+    let json = [("Content-Type", "application/x-ndjson")];
+    let published = hub.post("/publish", &json, format!("{event}\n{wrong}\n"));
+    let results = published.await.body;
+    assert!(!results.contains(ENDS), "{results:?}");
+    let results: Vec<Value> = results
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(results[0]["topic"], topic);
+    let detail = results[1]["error"]["detail"].as_str().unwrap();
+    assert!(detail.contains('\u{2028}'), "{detail:?}");
+
+    let path = "/events?topic=**&last_event_id=none%E2%80%A9";
+    let mut lines = open(&hub, path).await;
+    let mut read = String::new();
+    while !read.contains("\"data\"") {
+        read += &lines.line().await.unwrap();
+        read.push('\n');
+    }
+    assert!(!read.contains(ENDS), "{read:?}");
+    let read: Vec<Value> = read
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(read[0]["gap"]["requested"], "none\u{2029}");
+    assert_eq!(
+        (&read[1]["topic"], &read[1]["data"]),
+        (&topic.into(), &data.into())
+    );
+    let mut stream = hub.subscribe(&format!("{path}&frame=message")).await;
+    assert!(!stream.next().await.data.contains(ENDS));
+    let envelope = stream.next().await.data;
+    assert!(!envelope.contains(ENDS), "{envelope:?}");
+    let envelope: Value = serde_json::from_str(&envelope).unwrap();
+    assert_eq!(envelope["data"], data);
+}
+
 #[tokio::test]
 async fn it_starts_where_the_other_forms_do() {
     let hub = TestServer::start().await;

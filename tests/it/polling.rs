@@ -5,7 +5,7 @@ use crate::support::{
     stream::DEADLINE,
     wait::wait_until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -186,6 +186,46 @@ async fn a_gap_stands_before_the_events_and_is_told_once() {
     assert!(newest["gap"].is_null());
 }
 
+/// A batch that retention cuts short while a reader waits for its first event, on a hub that holds no frames.
+#[tokio::test]
+async fn a_gap_that_ends_a_wait_comes_with_what_follows_and_is_told_once() {
+    let hub = TestServer::with(|config| {
+        config.log.retention = vec![keep("**", 3)];
+        config.subscribe.cache_bytes_max = 0;
+    })
+    .await;
+    let mut begun = hub.publish("a", "old").await;
+    let mut gaps = 0;
+    for round in 0..5 {
+        let url = format!("/topics/a?format=json&wait=20&after={begun}");
+        let waiting = hub.get(&url, &[]);
+        let events =
+            (0..2_000).map(|n| json!({"topic": "a", "data": format!("{n} {}", "x".repeat(900))}));
+        let batch = Value::Array(events.collect()).to_string();
+        let publishing = async {
+            until_waited_for(&hub).await;
+            let json = [("Content-Type", "application/json")];
+            let answer = hub.post("/publish", &json, batch).await;
+            assert_eq!(answer.status, 201, "{}", answer.body);
+        };
+        let (answer, ()) = tokio::join!(waiting, publishing);
+        let page1 = answer.json();
+        let cursor = page1["cursor"].as_str().unwrap().to_owned();
+        if !page1["gap"].is_null() {
+            gaps += 1;
+            assert_eq!(page1["gap"]["requested"], begun, "round {round}");
+            assert_eq!(data(&page1).len(), 3, "round {round}");
+            let rest = page(&hub, &format!("/topics/a?after={cursor}")).await;
+            assert!(rest["gap"].is_null() && data(&rest).is_empty(), "{rest}");
+        }
+        begun = page(&hub, "/topics/a?limit=1").await["cursor"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+    }
+    assert!(gaps > 0, "no round had a gap");
+}
+
 #[tokio::test]
 async fn a_page_is_bounded_in_bytes() {
     let hub = TestServer::start().await;
@@ -323,7 +363,7 @@ async fn a_loop_of_long_polls_misses_nothing() {
         while done < EVENTS {
             batch.clear();
             for n in done..(done + 1 + done % 7).min(EVENTS) {
-                batch.push(serde_json::json!({"topic": "a", "data": n.to_string()}));
+                batch.push(json!({"topic": "a", "data": n.to_string()}));
             }
             let json = [("Content-Type", "application/json")];
             let body = serde_json::to_vec(&batch).unwrap();

@@ -90,6 +90,63 @@ async fn gaps_and_further_pages_are_shown() {
     );
 }
 
+/// A page is 4 MiB of markup, or one event, whatever the events become.
+const PAGE_BYTES_MAX: usize = (4 << 20) + (8 << 10);
+
+#[tokio::test]
+async fn what_would_become_long_is_shown_as_it_is() {
+    let hub = TestServer::start().await;
+    let nested = format!(
+        "{}{}1{}",
+        "[".repeat(120),
+        "1,".repeat(450_000),
+        "]".repeat(120)
+    );
+    for _ in 0..3 {
+        hub.publish("a", nested.clone()).await;
+    }
+    let page = page(&hub, "/topics/a").await;
+    assert!(page.len() <= PAGE_BYTES_MAX, "{} bytes", page.len());
+    assert_eq!(page.matches(&nested).count(), 3);
+}
+
+#[tokio::test]
+async fn a_page_ends_before_it_is_too_long_and_the_next_one_goes_on() {
+    let hub = TestServer::start().await;
+    // As markup a quote is five bytes, in an envelope two. The last one alone is more than a page.
+    let sizes = [400_000; 8]
+        .into_iter()
+        .chain([20_000; 40])
+        .chain([900_000, 1]);
+    let mut ids = Vec::new();
+    for (n, size) in sizes.enumerate() {
+        ids.push(hub.publish("a", format!("{n} {}", "\"".repeat(size))).await);
+    }
+    let (mut shown, mut pages) = (Vec::new(), 0);
+    let mut path = "/topics/a?since=earliest&limit=1000".to_owned();
+    loop {
+        let page = page(&hub, &path).await;
+        let events: Vec<_> = page.split("<pre class=\"data\">\n").skip(1).collect();
+        assert!(
+            page.len() <= PAGE_BYTES_MAX || events.len() == 1,
+            "{} bytes",
+            page.len()
+        );
+        let numbers = events.iter().map(|data| data.split(' ').next().unwrap());
+        shown.extend(numbers.rev().map(|number| number.parse::<usize>().unwrap()));
+        let cursor = &ids[*shown.last().unwrap()];
+        assert!(page.contains(&format!("data-cursor=\"{cursor}\"")));
+        pages += 1;
+        let Some((_, next)) = page.split_once("rel=\"next\" href=\"") else {
+            break;
+        };
+        let next = next.split('"').next().unwrap().replace("&#38;", "&");
+        path = format!("/topics/a{next}");
+    }
+    assert_eq!(shown, (0..ids.len()).collect::<Vec<_>>());
+    assert_eq!(pages, 7);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chromium_sees_no_hole_between_the_page_and_its_stream() {
     let hub = TestServer::start().await;

@@ -2,7 +2,11 @@
 //! are as many of them as there are streams.
 
 use super::{Begun, answer, poll_gone, request::Asked, send};
-use crate::http::{browser, listener::Listener, poll::Waiting};
+use crate::http::{
+    browser,
+    listener::Listener,
+    poll::{self, Waiting},
+};
 use axum::{
     body::HttpBody,
     http::{HeaderMap, HeaderName, HeaderValue},
@@ -43,17 +47,9 @@ impl Waiter {
         asked: Asked,
         keep_alive: bool,
     ) -> Self {
-        let mut usual = HeaderMap::new();
-        browser::tell_caches(&mut usual);
-        let own = || {
-            headers
-                .iter()
-                .map(|(n, v)| (n.clone(), v.clone()))
-                .collect()
-        };
         Self {
             waiting,
-            headers: (*headers != usual).then(own),
+            headers: unusual(headers),
             asked,
             keep_alive,
         }
@@ -71,9 +67,8 @@ impl Waiter {
             keep_alive,
         } = *self;
         let Begun { tcp, mut read, .. } = begun;
-        if read.is_empty() {
-            read = BytesMut::new(); // which lets go of the memory
-        }
+        // Mostly nothing; the memory that the request came in is let go of.
+        read = BytesMut::from(&read[..]);
         let response = {
             let mut answer = pin!(waiting.answer());
             poll_fn(|cx| {
@@ -110,6 +105,19 @@ impl Waiter {
             None => Waited::Gone,
         }
     }
+}
+
+/// What of a head is to be kept.
+fn unusual(headers: &HeaderMap) -> Option<Box<[(HeaderName, HeaderValue)]>> {
+    let mut usual = HeaderMap::new();
+    browser::tell_caches(&mut usual);
+    // The origin that is allowed is the request's own.
+    let own = |(name, value): (&HeaderName, &HeaderValue)| {
+        let usual = usual.get(name).filter(|usual| *usual == value);
+        let value = usual.cloned().unwrap_or_else(|| poll::own(value));
+        (name.clone(), value)
+    };
+    (*headers != usual).then(|| headers.iter().map(own).collect())
 }
 
 struct Head {
@@ -169,5 +177,19 @@ mod tests {
             task < 640 && waiting < 320,
             "{task} bytes, and {waiting} for what is waited for"
         );
+    }
+
+    #[test]
+    fn a_waiter_keeps_nothing_of_its_requests_head() {
+        let head = Bytes::from(vec![b'x'; 30_000]);
+        let mut headers = HeaderMap::new();
+        browser::tell_caches(&mut headers);
+        assert!(unusual(&headers).is_none());
+        let origin = HeaderValue::from_maybe_shared(head.slice(100..120)).unwrap();
+        headers.insert("access-control-allow-origin", origin);
+        let kept = unusual(&headers).unwrap();
+        assert_eq!(kept.iter().cloned().collect::<HeaderMap>(), headers);
+        drop(headers);
+        assert!(head.is_unique());
     }
 }

@@ -6,7 +6,6 @@ use crate::{
     event::Draft,
     http::outcome::{append_problem, conflict, put_result},
     ingest::Ingest,
-    log::Outcome,
     topic::Topic,
 };
 use std::future::pending;
@@ -96,7 +95,7 @@ async fn publish(ingest: Ingest, group: Vec<(Asked, Draft)>) -> Vec<String> {
         let mut result = String::with_capacity(96 + asked.topic.as_str().len());
         let done = match &mut outcomes {
             Ok(outcomes) => match outcomes.next() {
-                None | Some(Outcome::Conflict) => Err(conflict(&asked.topic)),
+                None => Err(conflict(&asked.topic)),
                 Some(outcome) => put_result(&asked.topic, outcome, &mut result),
             },
             Err(error) => Err(append_problem(*error)),

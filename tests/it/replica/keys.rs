@@ -137,6 +137,7 @@ async fn a_key_that_nodes_take_at_once_is_one_event_everywhere() {
                     assert_eq!(cursor, stored[0]);
                 }
                 Outcome::Conflict => conflicts += 1,
+                Outcome::TooLarge(_) => panic!("{outcome:?}"),
             }
         }
         // And later, on all of them.

@@ -68,9 +68,15 @@ async fn what_the_journal_cannot_take_is_refused_by_name() {
     let log = &*nodes[0].log;
     let large = "x".repeat(1 << 20);
     let refused = try_append(log, vec![draft("a", &large)]).await;
-    let Err(AppendError::TooLarge(max)) = refused else {
+    let Ok([Outcome::TooLarge(max)]) = refused.as_deref() else {
         panic!("{refused:?}");
     };
+    let max = *max;
+    let alone = Batch {
+        drafts: vec![draft("a", &large)],
+        all_or_nothing: true,
+    };
+    assert_eq!(log.append(alone).await, Err(AppendError::TooLarge(max)));
     assert!(max > 1_000_000 && max < 1 << 20);
     let half = "x".repeat(600_000);
     let both = vec![draft("a", &half), draft("a", &half)];
@@ -103,6 +109,46 @@ async fn what_the_journal_cannot_take_is_refused_by_name() {
     assert_eq!(journal.last(), entry + 1);
     settled(&journal, &nodes, 0).await;
     assert_eq!(the_same(&nodes).await.len(), 2 + 65_537 + 65_536);
+}
+
+/// Others came with it by chance: what else a connection sent meanwhile.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_too_large_does_not_keep_the_others_out() {
+    let journal = MemoryJournal::new();
+    let nodes = nodes(&journal, 2).await;
+    let log = &*nodes[0].log;
+    let large = "x".repeat(1 << 20);
+    put(log, "a", "before").await;
+    try_append(log, vec![keyed("a", "1", "k")]).await.unwrap();
+    for known in [false, true] {
+        let mut batch = vec![
+            draft("a", &large),
+            draft("a", "2"),
+            draft("a", &large),
+            draft("a", "3"),
+        ];
+        if known {
+            batch.insert(1, keyed("a", "1", "k"));
+            batch.push(keyed("a", &large, "other"));
+        }
+        let outcomes = try_append(log, batch).await.unwrap();
+        let told: String = outcomes
+            .iter()
+            .map(|outcome| match outcome {
+                Outcome::Stored(_) => 's',
+                Outcome::Duplicate(_) => 'd',
+                Outcome::Conflict => 'c',
+                Outcome::TooLarge(_) => 'l',
+            })
+            .collect();
+        assert_eq!(told, if known { "ldslsl" } else { "lsls" });
+    }
+    // What was refused has used up no key.
+    let other = try_append(log, vec![keyed("a", "4", "other")]).await;
+    assert!(matches!(other.as_deref(), Ok([Outcome::Stored(_)])));
+    settled(&journal, &nodes, 0).await;
+    let kept = ["before", "1", "2", "3", "2", "3", "4"];
+    assert_eq!(the_same(&nodes).await, kept);
 }
 
 /// A node whose clock is wrong publishes nothing; the others are not misled by it.
