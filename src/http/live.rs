@@ -45,6 +45,8 @@ struct Rendered<'a> {
     stream: String,
     /// The next page, if there is more already.
     next: Option<String>,
+    /// The first page of all, if these are only the newest.
+    first: Option<String>,
     /// Newest first.
     events: Vec<Row<'a>>,
     gap: Option<Vec<(&'static str, String)>>,
@@ -130,6 +132,7 @@ pub(super) async fn answer(
     limit: usize,
 ) -> Result<Response, Problem> {
     let title = title(&filter);
+    let is_newest = start.is_none();
     let page = poll::page(app, filter, start, limit).await?;
     let Rows {
         rows: mut events,
@@ -151,6 +154,7 @@ pub(super) async fn answer(
             poll::without(query, &own)
         ),
         next: more.then(|| format!("{again}after={cursor}")),
+        first: (is_newest && events.len() == limit).then(|| format!("{again}since=earliest")),
         events,
         gap: page.gap.as_ref().map(facts),
     };

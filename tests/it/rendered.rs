@@ -69,6 +69,25 @@ async fn what_is_in_the_url_is_escaped_and_kept() {
 }
 
 #[tokio::test]
+async fn a_page_of_the_newest_leads_to_the_oldest() {
+    let hub = TestServer::start().await;
+    for n in 0..5 {
+        hub.publish("a", n.to_string()).await;
+    }
+    let all = page(&hub, "/topics/a?limit=6&_=1").await;
+    assert!(all.contains("5 events, the newest first") && !all.contains("since=earliest"));
+    let newest = page(&hub, "/topics/a?limit=3&_=1").await;
+    assert!(newest.contains("the newest 3"));
+    let first = newest
+        .split("href=\"")
+        .find(|link| link.contains("earliest"));
+    let first = first.unwrap().split('"').next().unwrap();
+    let first = page(&hub, &format!("/topics/a{}", first.replace("&#38;", "&"))).await;
+    assert_eq!(first.matches("<li class=\"row\">").count(), 3);
+    assert!(first.contains("\n0<") && first.contains("rel=\"next\""));
+}
+
+#[tokio::test]
 async fn gaps_and_further_pages_are_shown() {
     let hub = TestServer::start().await;
     for n in 0..5 {
