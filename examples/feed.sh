@@ -151,8 +151,10 @@ readers=""
 stop() {
     trap '' HUP INT TERM
     trap - EXIT
-    for reader in $readers; do
-        kill -- "-$reader" 2>/dev/null || :
+    # The one that was started last may not be in the list yet. And one that has not come so far as to have a session is
+    # ended by itself; not by TERM, which it would lose as long as it still has the traps of this script.
+    for reader in $readers ${!:-}; do
+        kill -s KILL -- "$reader" "-$reader" 2>/dev/null || :
     done
     wait
     rm -rf "$FEED_HOME"

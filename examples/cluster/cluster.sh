@@ -96,8 +96,9 @@ end() { # end PID...: with 20 s to do so in good order
 stop() {
     trap '' HUP INT TERM
     trap - EXIT
+    # The one that was started last may be in neither list yet; if it is the broker, nothing is in front of it.
     # shellcheck disable=SC2086 # several
-    end $front
+    end ${!:-} $front
     # shellcheck disable=SC2086 # several
     end $behind
     wait

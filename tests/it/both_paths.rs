@@ -1,7 +1,11 @@
 //! Which of the two serves a connection, the lean loop or hyper, is nobody's business: whatever the request, the bytes
 //! of the answers are the same, but for dates and the epochs of ids.
 
-use crate::support::{server::TestServer, stream::DEADLINE, wait::wait_until};
+use crate::support::{
+    server::TestServer,
+    stream::{DEADLINE, PATIENCE},
+    wait::{in_time, wait_until},
+};
 use std::time::Duration;
 use tidings::config::{Config, Http1};
 use tokio::{
@@ -499,11 +503,13 @@ async fn read(hub: &TestServer, epoch: &str) -> Vec<String> {
     for (number, (tcp, got)) in open.iter_mut().enumerate() {
         hub.publish(&format!("s{number}"), "for one").await;
         hub.publish(&format!("s/{number}"), "for one").await;
-        while !String::from_utf8_lossy(got).contains("data: for one\n\n") {
-            let read = timeout(DEADLINE, tcp.read_buf(got)).await;
-            let count = read.expect("an event in time").unwrap();
-            assert!(count > 0, "{number}: {:?}", String::from_utf8_lossy(got));
-        }
+        in_time(PATIENCE, format!("the event of {number}"), async {
+            while !String::from_utf8_lossy(got).contains("data: for one\n\n") {
+                let count = tcp.read_buf(got).await.unwrap();
+                assert!(count > 0, "{number}: {:?}", String::from_utf8_lossy(got));
+            }
+        })
+        .await;
     }
     hub.server.shutdown();
     let mut all = Vec::new();

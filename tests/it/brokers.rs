@@ -10,9 +10,10 @@ use crate::support::{
         shared,
     },
     chaos::{ChaosProxy, Mode},
-    process::signal,
-    stream::DEADLINE,
-    wait::wait_until,
+    process::{exit_within, line_by, lines, signal},
+    stream::{DEADLINE, PATIENCE},
+    wait::{in_time, wait_until},
+    watchdog,
 };
 use async_nats::jetstream;
 use lapin::{
@@ -22,17 +23,16 @@ use lapin::{
 };
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 
 /// Keeps a text, as a journal of that name would.
 async fn put(broker: &Broker, name: &str, text: &str) {
-    let stored: anyhow::Result<()> = async {
+    let stored = in_time(PATIENCE, "a stored text", async {
         match broker.kind() {
             Kind::Redis => {
                 let mut connection = redis_broker::connect(broker).await?;
@@ -46,10 +46,9 @@ async fn put(broker: &Broker, name: &str, text: &str) {
             Kind::Nats => put_nats(&nats::connect(broker).await?, name, text, 1).await?,
             Kind::RabbitMq => put_rabbitmq(broker, name, text).await?,
         }
-        Ok(())
-    }
-    .await;
-    stored.expect("a stored text");
+        anyhow::Ok(())
+    });
+    stored.await.expect("a stored text");
 }
 
 async fn put_nats(
@@ -97,8 +96,8 @@ async fn put_rabbitmq(broker: &Broker, name: &str, text: &str) -> anyhow::Result
 
 /// All texts of that name, oldest first.
 async fn texts(broker: &Broker, name: &str) -> Vec<String> {
-    let read: anyhow::Result<Vec<String>> = async {
-        Ok(match broker.kind() {
+    let read = in_time(PATIENCE, "texts", async {
+        anyhow::Ok(match broker.kind() {
             Kind::Redis => {
                 let mut connection = redis_broker::connect(broker).await?;
                 let mut range = redis::cmd("LRANGE");
@@ -106,14 +105,10 @@ async fn texts(broker: &Broker, name: &str) -> Vec<String> {
                 range.query_async(&mut connection).await?
             }
             Kind::Nats => texts_nats(&nats::connect(broker).await?, name).await?,
-            Kind::RabbitMq => {
-                let texts = timeout(DEADLINE, texts_rabbitmq(broker, name)).await;
-                texts.expect("in time")?
-            }
+            Kind::RabbitMq => texts_rabbitmq(broker, name).await?,
         })
-    }
-    .await;
-    read.expect("texts")
+    });
+    read.await.expect("texts")
 }
 
 async fn texts_nats(client: &async_nats::Client, name: &str) -> anyhow::Result<Vec<String>> {
@@ -362,6 +357,7 @@ const VICTIM: &str = "BROKERS_VICTIM";
 
 #[test]
 fn a_test_process_that_is_killed_leaves_nothing_behind() {
+    watchdog::watch();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if std::env::var_os(VICTIM).is_some() {
         return runtime.block_on(be_killed());
@@ -375,9 +371,9 @@ fn a_test_process_that_is_killed_leaves_nothing_behind() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
-    let homes: Vec<PathBuf> = lines
-        .map(|line| line.unwrap())
+    let lines = lines(victim.stdout.take().unwrap());
+    let by = Instant::now() + 4 * PATIENCE;
+    let homes: Vec<PathBuf> = std::iter::from_fn(|| line_by(&lines, by).ok())
         .filter_map(|line| Some(line.strip_prefix("home ")?.into()))
         .take(Kind::ALL.len())
         .collect();
@@ -386,7 +382,8 @@ fn a_test_process_that_is_killed_leaves_nothing_behind() {
         assert!(home.exists() && !at_home(home).is_empty());
     }
     signal("KILL", victim.id());
-    assert!(!victim.wait().unwrap().success());
+    let status = exit_within(&mut victim, DEADLINE);
+    assert!(status.is_some_and(|status| !status.success()));
     runtime.block_on(wait_until("all is gone", || {
         homes
             .iter()

@@ -3,6 +3,7 @@
 use crate::support::{
     client::{Client, Library, Message},
     hub::HubProcess,
+    stream::PATIENCE,
 };
 use std::{
     io::{Read as _, Write as _},
@@ -259,13 +260,18 @@ fn time_to_first_event(hub: &HubProcess, last_event_id: &str, first: &str) -> Du
         "GET /topics/numbers HTTP/1.1\r\nHost: {address}\r\nLast-Event-ID: {last_event_id}\r\n\r\n"
     );
     let wanted = format!("id: {first}\n");
+    connection
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a limit");
     let start = Instant::now();
     connection.write_all(request.as_bytes()).expect("sent");
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&answer).contains(&wanted) {
         let read = connection.read(&mut buffer).expect("an answer");
-        assert_ne!(read, 0, "{}", String::from_utf8_lossy(&answer));
+        // What keeps the connection alive comes all the time.
+        let goes_on = read > 0 && start.elapsed() < PATIENCE;
+        assert!(goes_on, "{}", String::from_utf8_lossy(&answer));
         answer.extend_from_slice(&buffer[..read]);
     }
     start.elapsed()

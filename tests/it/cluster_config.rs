@@ -5,15 +5,15 @@ use crate::support::{
     broker::{self, Broker, Kind, Settings, fresh_name, shared},
     cluster::{feed::Feed, publish_soon, until_ready},
     hub::HubProcess,
+    process::output,
     stream::DEADLINE,
-    wait::within,
+    wait::{in_time, within},
 };
 use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
-use tokio::time::timeout;
 
 fn config(url: &str, name: &str) -> String {
     format!("[cluster]\njournal = {url:?}\nname = {name:?}\n")
@@ -31,7 +31,7 @@ fn run(arguments: &[&str], config: &str, variables: &[(&str, &str)]) -> (bool, S
     fs::write(home.path().join("tidings.toml"), config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
     command.args(arguments).current_dir(home.path());
-    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let output = output(command.envs(variables.iter().copied()), DEADLINE);
     if !output.status.success() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
     }
@@ -172,7 +172,7 @@ async fn before_its_broker_is_there_a_node_says_what_it_waits_for() {
     let feed = Feed::open(hub.address(), "/topics/a?since=earliest", None);
     let mut feed = feed.await.unwrap();
     publish_soon(&hub, "a", "x").await;
-    let event = timeout(DEADLINE, feed.next()).await.unwrap().unwrap();
+    let event = feed.next().await.unwrap();
     assert_eq!(event.data, "x");
     hub.terminate();
 }
@@ -205,17 +205,17 @@ async fn a_stream_in_memory_and_a_queue_that_is_none_are_not_taken() {
 
     let (rabbitmq, name) = (shared(Kind::RabbitMq), fresh_name());
     let connection = broker::rabbitmq::connect(rabbitmq).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
     let queue = format!("tidings.{name}.journal");
     let mut arguments = FieldTable::default();
     let classic = AMQPValue::LongString("classic".into());
     arguments.insert("x-queue-type".into(), classic);
-    let declared = channel.queue_declare(
-        queue.as_str().into(),
-        QueueDeclareOptions::durable(),
-        arguments,
-    );
-    declared.await.unwrap();
+    let declared = in_time(DEADLINE, "a queue", async {
+        let channel = connection.create_channel().await?;
+        let options = QueueDeclareOptions::durable();
+        let declared = channel.queue_declare(queue.as_str().into(), options, arguments);
+        declared.await.map(|_| channel)
+    });
+    let channel = declared.await.unwrap();
     let said = HubProcess::refused(&config(&rabbitmq.url(), &name));
     assert_says(
         &said,
@@ -227,7 +227,7 @@ async fn a_stream_in_memory_and_a_queue_that_is_none_are_not_taken() {
         ],
     );
     let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-    deleted.await.unwrap();
+    in_time(DEADLINE, "a queue less", deleted).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,7 +296,7 @@ async fn what_a_hub_kept_alone_stays_as_it_is() {
     let mut feed = Feed::open(node.address(), "/topics/a?since=earliest", None)
         .await
         .unwrap();
-    let first = timeout(DEADLINE, feed.next()).await.unwrap().unwrap();
+    let first = feed.next().await.unwrap();
     assert_eq!(first.data, "4");
     drop(feed);
     node.terminate();
@@ -314,7 +314,7 @@ async fn what_a_hub_kept_alone_stays_as_it_is() {
         .await
         .unwrap();
     for number in ["1", "2", "3"] {
-        let event = timeout(DEADLINE, feed.next()).await.unwrap().unwrap();
+        let event = feed.next().await.unwrap();
         assert_eq!(event.data, number);
     }
 }

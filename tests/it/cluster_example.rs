@@ -8,18 +8,16 @@ use crate::{
         client::{Client, Message, installed},
         hub::Published,
         ports,
-        process::{ended, signal},
+        process::{ended, line_by, lines, output, signal},
         stream::DEADLINE,
     },
 };
 use std::{
     env,
-    io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, sync_channel},
-    thread,
+    sync::mpsc::Receiver,
     time::Duration,
 };
 use tokio::time::{Instant, interval};
@@ -71,13 +69,7 @@ impl Example {
             .process_group(0)
             .spawn()
             .expect("the script");
-        let output = BufReader::new(script.stdout.take().expect("its output"));
-        let (send, lines) = sync_channel(100);
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let _ = send.send(line);
-            }
-        });
+        let lines = lines(script.stdout.take().expect("its output"));
         let watch = Command::new("sh")
             .args(["-c", WATCH])
             .arg(home.path().canonicalize().expect("its path"))
@@ -97,12 +89,13 @@ impl Example {
 
     /// What it prints up to the last line of its greeting.
     fn greeting(&self) -> Vec<String> {
+        let by = (Instant::now() + PATIENCE).into_std();
         let mut lines = Vec::new();
         while lines
             .last()
             .is_none_or(|last| last != "Ctrl-C ends all of it.")
         {
-            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line_by(&self.lines, by);
             lines.push(line.unwrap_or_else(|_| panic!("it ended, or is not ready: {lines:#?}")));
         }
         lines
@@ -137,7 +130,7 @@ impl Example {
 impl Drop for Example {
     fn drop(&mut self) {
         drop(self.watch.stdin.take());
-        self.watch.wait().expect("its exit status");
+        ended(&mut self.watch);
         ended(&mut self.script);
     }
 }
@@ -163,7 +156,8 @@ async fn through_nginx(kind: Kind) {
     let greeting = example.greeting().join("\n");
     let listen = format!("curl -N '{}'", example.at("/topics/demo"));
     assert!(greeting.contains(&listen), "{greeting}");
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+    let http = http.build().unwrap();
 
     // Round robin: each on another node.
     let mut readers = Vec::new();
@@ -229,12 +223,10 @@ fn what_it_cannot_do_it_says() {
         ),
         (&["redis"], format!("port {port} is taken")),
     ] {
-        let output = Command::new(script)
-            .args(arguments)
-            .env("PORT", &port)
-            .env("TIDINGS", env!("CARGO_BIN_EXE_tidings"))
-            .output()
-            .unwrap();
+        let mut command = Command::new(script);
+        command.args(arguments).env("PORT", &port);
+        command.env("TIDINGS", env!("CARGO_BIN_EXE_tidings"));
+        let output = output(&mut command, DEADLINE);
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(&says), "{said}");

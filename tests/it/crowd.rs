@@ -1,12 +1,12 @@
 //! More clients than usual: thousands of streams when the hub goes down, and more connections than it has files for.
 
 use crate::support::{
-    process::signal,
+    process::{kill, lines, signal},
     stream::{DEADLINE, Stream},
     wait::within,
+    watchdog,
 };
 use std::{
-    io::{BufRead as _, BufReader},
     net::SocketAddr,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -23,6 +23,7 @@ struct Limited {
 
 impl Limited {
     fn start(limits: &str, config: &str) -> Self {
+        watchdog::watch();
         let data = TempDir::new().unwrap();
         std::fs::write(data.path().join("tidings.toml"), config).unwrap();
         let mut hub = Command::new("sh")
@@ -33,11 +34,9 @@ impl Limited {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut banner = String::new();
-        BufReader::new(hub.stdout.take().unwrap())
-            .read_line(&mut banner)
-            .unwrap();
-        let (_, address) = banner.trim().rsplit_once("http://").expect("a banner");
+        let banner = lines(hub.stdout.take().unwrap()).recv_timeout(DEADLINE);
+        let banner = banner.expect("a banner");
+        let (_, address) = banner.trim().rsplit_once("http://").expect("an address");
         Self {
             hub,
             address: address.parse().unwrap(),
@@ -46,10 +45,9 @@ impl Limited {
     }
 
     async fn publish(&self, data: &str) {
-        let answer = reqwest::Client::new()
-            .post(format!("http://{}/topics/a", self.address))
-            .body(data.to_owned())
-            .send();
+        let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE);
+        let url = format!("http://{}/topics/a", self.address);
+        let answer = http.build().unwrap().post(url).body(data.to_owned()).send();
         assert_eq!(answer.await.unwrap().status().as_u16(), 201);
     }
 
@@ -70,8 +68,7 @@ impl Limited {
 
 impl Drop for Limited {
     fn drop(&mut self) {
-        let _ = self.hub.kill();
-        let _ = self.hub.wait();
+        kill(&mut self.hub);
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::support::{
     hub::{HubProcess, Published},
     load::{END, Load},
+    process::output,
 };
 use std::{
     collections::BTreeMap,
@@ -34,8 +35,8 @@ fn disk(name: &str) -> Option<PathBuf> {
     }
     let disk = tempfile::tempdir().unwrap();
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
-    let output = Command::new("unshare")
-        .args(["--mount"])
+    let mut run = Command::new("unshare");
+    run.args(["--mount"])
         .args((!is_root).then_some("--map-root-user"))
         .args([
             "sh",
@@ -45,9 +46,8 @@ fn disk(name: &str) -> Option<PathBuf> {
         .arg(disk.path())
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, disk.path())
-        .output()
-        .expect("unshare, of util-linux");
+        .env(INSIDE, disk.path());
+    let output = output(&mut run, 10 * PATIENCE);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && text.contains("1 passed"),
@@ -82,7 +82,7 @@ struct Publisher {
 
 impl Publisher {
     fn new(hub: &HubProcess) -> Self {
-        let http = reqwest::Client::builder().no_proxy();
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
         Self {
             http: http.pool_max_idle_per_host(0).build().unwrap(),
             origin: hub.origin(),

@@ -3,6 +3,7 @@
 
 use crate::support::{
     hub::HubProcess,
+    process::output,
     stream::{DEADLINE, Stream},
 };
 use std::{
@@ -115,7 +116,7 @@ fn compiled(dir: &Path) -> PathBuf {
     fs::write(&source, SHIM).unwrap();
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library);
-    let output = cc.arg(&source).arg("-ldl").output().expect("a C compiler");
+    let output = output(cc.arg(&source).arg("-ldl"), DEADLINE);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
     library

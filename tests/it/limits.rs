@@ -43,10 +43,13 @@ async fn drip(tcp: &mut TcpStream, first: &[u8], more: &[u8]) -> Vec<u8> {
         }
         std::future::pending::<()>().await;
     };
-    let said = tokio::select! {
-        said = answer => said,
-        () = dripping => Vec::new(),
+    let closed = async {
+        tokio::select! {
+            said = answer => said,
+            () = dripping => Vec::new(),
+        }
     };
+    let said = timeout(DEADLINE, closed).await.expect("closed in time");
     assert!(begun.elapsed() > SHORT / 2, "too early");
     assert!(begun.elapsed() < Duration::from_secs(5), "too late");
     said

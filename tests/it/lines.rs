@@ -1,13 +1,13 @@
 //! Streams of lines of JSON.
 
 use crate::support::{
+    process,
     server::{TestServer, keep},
-    stream::{DEADLINE, Stream},
-    wait::wait_until,
+    stream::{DEADLINE, PATIENCE, Stream},
+    wait::{in_time, wait_until},
 };
 use serde_json::Value;
 use std::{
-    io::{BufRead as _, BufReader},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -52,12 +52,15 @@ impl Lines {
 
     /// The next line that is not empty.
     async fn next(&mut self) -> Value {
-        loop {
-            let line = self.line().await.expect("a line");
-            if !line.is_empty() {
-                return serde_json::from_str(&line).unwrap();
+        let next = async {
+            loop {
+                let line = self.line().await.expect("a line");
+                if !line.is_empty() {
+                    return serde_json::from_str(&line).unwrap();
+                }
             }
-        }
+        };
+        in_time(PATIENCE, "a line that is not empty", next).await
     }
 }
 
@@ -204,19 +207,19 @@ async fn a_slow_reader_loses_nothing_and_costs_nothing() {
 async fn curl_prints_each_line_as_it_happens() {
     let hub = TestServer::start().await;
     let mut curl = Command::new("curl")
-        .args(["-sN", "-H", "Accept: application/x-ndjson"])
+        .args(["-sN", "--noproxy", "*"])
+        .args(["-H", "Accept: application/x-ndjson"])
         .arg(hub.url("/topics/a"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(curl.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "");
+    let lines = process::lines(curl.stdout.take().unwrap());
+    assert_eq!(lines.recv_timeout(DEADLINE).unwrap(), "");
     for n in 0..3 {
         hub.publish("a", format!("{{\"n\":{n}}}")).await;
-        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        let line: Value = serde_json::from_str(&lines.recv_timeout(DEADLINE).unwrap()).unwrap();
         let data: Value = serde_json::from_str(line["data"].as_str().unwrap()).unwrap();
         assert_eq!(data["n"], n);
     }
-    curl.kill().unwrap();
-    curl.wait().unwrap();
+    process::kill(&mut curl);
 }

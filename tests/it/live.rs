@@ -1,6 +1,10 @@
 //! A connection sees the events of its subscription in the log's order, each once: replay and live join without a hole.
 
-use crate::support::{server::TestServer, stream::Stream, wait::within};
+use crate::support::{
+    server::TestServer,
+    stream::Stream,
+    wait::{wait_until, within},
+};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tidings::{
     encoding::Encoding,
@@ -183,8 +187,6 @@ async fn an_event_of_many_feeds_is_encoded_once_and_a_closed_hub_ends_its_reader
 impl Stream {
     /// Waits until the hub has a feed: the stream's live start lies behind.
     async fn until_live(&mut self, hub: &TestServer) {
-        while hub.server.hub().feeds() == 0 {
-            tokio::task::yield_now().await;
-        }
+        wait_until("a feed", || hub.server.hub().feeds() > 0).await;
     }
 }

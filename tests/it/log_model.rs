@@ -1,6 +1,6 @@
 //! Appends, retention, restarts and crashes in any order, against a model that is too simple to be wrong.
 
-use crate::log_support::{ManualClock, draft, filter, options, replay_in};
+use crate::log_support::{ManualClock, close, draft, filter, options, replay_in};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings::log::{
@@ -135,7 +135,7 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Pass { ms } => clock.advance(ms),
             Step::Reopen => {
-                log.close().await;
+                close(&log).await;
                 log = open(&dir);
             }
             Step::Crash => {
@@ -145,7 +145,7 @@ async fn run(steps: Vec<Step>) {
                 for name in [sqlite::FILE, "log.sqlite-wal"] {
                     std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
                 }
-                log.close().await;
+                close(&log).await;
                 dir = copy;
                 log = open(&dir);
             }
@@ -182,7 +182,7 @@ async fn run(steps: Vec<Step>) {
         .last_key_value()
         .map_or(0, |(position, _)| *position);
     assert_eq!(log.bounds().head, newest);
-    log.close().await;
+    close(&log).await;
 }
 
 const LIMITS: PageLimits = PageLimits {

@@ -1,7 +1,7 @@
 //! What only the durable engine promises: over a restart, on a damaged file, within its files' bound.
 
 use crate::log_support::{
-    ManualClock, PAGE, UNLIMITED, after, append, draft, filter, full, join_all, kept, keyed,
+    ManualClock, PAGE, UNLIMITED, after, append, close, draft, filter, full, join_all, kept, keyed,
     options, put, replay, replay_in, rule, start, try_append,
 };
 use rusqlite::Connection;
@@ -91,7 +91,7 @@ async fn all_is_there_after_a_restart() {
     let log = bench.open();
     append(&log, vec![full("a/b", "1\n2"), draft("c", "")]).await;
     let before = (kept(&log, &["**"]).await, log.bounds());
-    log.close().await;
+    close(&log).await;
     let log = bench.open();
     let after = (kept(&log, &["**"]).await, log.bounds());
     assert_eq!(before.1, after.1);
@@ -144,14 +144,14 @@ async fn a_second_user_is_refused() {
         sqlite::new_epoch(bench.dir.path()),
         Err(OpenError::InUse { .. })
     ));
-    log.close().await;
+    close(&log).await;
     bench.open();
 }
 
 #[tokio::test]
 async fn a_newer_format_is_refused() {
     let bench = Bench::new();
-    bench.open().close().await;
+    close(&bench.open()).await;
     bench.sql("PRAGMA user_version = 7");
     let found = bench.try_open().map(|_| ());
     assert!(
@@ -208,7 +208,7 @@ async fn keys_outlive_a_restart_and_their_events() {
     let first = append(&log, vec![keyed("a", "x", "k")]).await[0];
     append(&log, vec![keyed("b", "x", "k")]).await;
     put(&log, "a", "y").await;
-    log.close().await;
+    close(&log).await;
     bench.options.retention.default.age_max_ms = Some(1);
     bench.clock.advance(1_000);
     let log = bench.open();
@@ -234,7 +234,7 @@ async fn positions_and_time_go_on_after_all_was_removed() {
     let last = log.bounds();
     bench.clock.advance(5_000);
     log.sweep().await;
-    log.close().await;
+    close(&log).await;
     bench.clock.back(60_000);
     let log = bench.open();
     let removed_to = last.head;
@@ -267,7 +267,7 @@ async fn a_crash_of_the_machine_makes_an_epoch_when_commits_may_be_lost() {
         let log = bench.open();
         let cursor = put(&log, "a", "x").await;
         let bench = if clean {
-            log.close().await;
+            close(&log).await;
             bench
         } else {
             bench.crashed()
@@ -282,7 +282,7 @@ async fn a_crash_of_the_machine_makes_an_epoch_when_commits_may_be_lost() {
             let (gap, replay) = start(&log, Start::Cursor(cursor), &["a"]).await;
             assert_eq!(gap, new_epoch.then_some(StartGap::Epoch));
             assert_eq!(replay.events.len(), usize::from(new_epoch));
-            log.close().await;
+            close(&log).await;
         }
     }
 }
@@ -292,7 +292,7 @@ async fn a_new_epoch_on_request() {
     let bench = Bench::new();
     let log = bench.open();
     let cursor = put(&log, "a", "x").await;
-    log.close().await;
+    close(&log).await;
     let (old, new) = sqlite::new_epoch(bench.dir.path()).unwrap();
     assert_eq!(old, cursor.epoch);
     assert_ne!(old, new);
@@ -310,7 +310,7 @@ async fn no_new_epoch_over_what_a_crash_left() {
     let bench = Bench::new();
     let log = bench.open();
     put(&log, "a", "x").await;
-    log.close().await;
+    close(&log).await;
     let wal = bench.dir.path().join("log.sqlite-wal");
     std::fs::write(&wal, "left").unwrap();
     let error = sqlite::new_epoch(bench.dir.path()).unwrap_err();
@@ -339,7 +339,7 @@ async fn a_damaged_row_is_a_gap() {
         let log = bench.open();
         let drafts = (0..10).map(|n| full(["a", "b"][n % 2], &n.to_string()));
         append(&log, drafts.collect()).await;
-        log.close().await;
+        close(&log).await;
         bench.sql(&format!(
             "UPDATE events SET {change} WHERE position IN (5, 7)"
         ));
@@ -380,7 +380,7 @@ async fn a_hole_is_a_gap() {
     let bench = Bench::new();
     let log = bench.open();
     append(&log, (0..9).map(|n| draft("a", &n.to_string())).collect()).await;
-    log.close().await;
+    close(&log).await;
     bench.sql("DELETE FROM events WHERE position IN (3, 4, 8)");
     let log = bench.open();
     for events_max in [1, 2, 3, 100] {
@@ -409,7 +409,7 @@ async fn a_damaged_page_is_an_error_or_a_gap() {
         .await;
     }
     append(&log, vec![draft("a", &"y".repeat(20_000))]).await;
-    log.close().await;
+    close(&log).await;
     let whole = std::fs::read(bench.path()).unwrap();
     let pages = whole.len() / 4_096;
     assert!(pages > 20);
@@ -448,7 +448,7 @@ async fn a_damaged_page_is_an_error_or_a_gap() {
             // Whatever it answers, it answers.
             let _ = try_append(&log, vec![draft("a", "on"), draft("new", "x")]).await;
             log.sweep().await;
-            log.close().await;
+            close(&log).await;
         }
     }
     assert!(
@@ -512,13 +512,13 @@ async fn the_files_stay_within_the_bound() {
     assert!(largest > BOUND / 2, "{largest}");
     assert_eq!(after(&log, first, &["first"]).await.gaps.len(), 0);
     assert_eq!(after(&log, first, &["t/*"]).await.gaps.len(), 1);
-    log.close().await;
+    close(&log).await;
     // A lower bound makes a smaller file.
     bench.options.retention.bytes_max = BOUND / 4;
     let log = bench.open();
     log.sweep().await;
     assert!(!kept(&log, &["**"]).await.events.is_empty());
-    log.close().await;
+    close(&log).await;
     let small = size(bench.dir.path());
     assert!(small <= BOUND / 4, "{small}");
 }
@@ -536,7 +536,7 @@ async fn a_lowered_bound_does_not_hold_events_up() {
         )
         .await;
     }
-    log.close().await;
+    close(&log).await;
     bench.options.retention.bytes_max = 4 << 20;
     let log = bench.open();
     let puts = join_all((0..100).map(|_| put(&log, "b", "x"))).await;
@@ -545,7 +545,7 @@ async fn a_lowered_bound_does_not_hold_events_up() {
     let oldest = log.oldest(&filter(&["a"])).await.unwrap().unwrap();
     assert!(oldest.position < 30_000, "{oldest:?}");
     log.sweep().await;
-    log.close().await;
+    close(&log).await;
     assert!(size(bench.dir.path()) <= 4 << 20);
 }
 
@@ -560,7 +560,7 @@ async fn a_hundred_thousand_events_are_replayed_by_index() {
         let cursors = append(&log, drafts.collect()).await;
         first = first.or(Some(cursors[0]));
     }
-    log.close().await;
+    close(&log).await;
     let log = bench.open();
     let rest = after(&log, first.unwrap(), &["busy"]).await;
     assert_eq!((rest.gaps.len(), rest.events.len()), (0, 99_999));
@@ -583,7 +583,7 @@ async fn lowered_limits_are_enforced() {
         )
         .await;
     }
-    log.close().await;
+    close(&log).await;
     bench.options.retention.rules = vec![
         rule(
             "a",

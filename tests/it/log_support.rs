@@ -5,6 +5,7 @@ use crate::support::{
     broker::{Kind, fresh_name, shared},
     journal::MemoryJournal,
     stream::DEADLINE,
+    wait::in_time,
     watchdog,
 };
 use std::{
@@ -393,6 +394,11 @@ pub(crate) async fn kept(log: &dyn EventLog, texts: &[&str]) -> Replay {
     let (gap, replay) = start(log, Start::Earliest, texts).await;
     assert_eq!((gap, replay.gaps.as_slice()), (None, &[][..]));
     replay
+}
+
+/// Ends a log, which must not take long.
+pub(crate) async fn close(log: &dyn EventLog) {
+    in_time(DEADLINE, "a closed log", log.close()).await;
 }
 
 /// Runs all at once; gives what each gave.

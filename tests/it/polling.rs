@@ -2,11 +2,14 @@
 
 use crate::support::{
     server::{Answer, TestServer, keep},
-    stream::DEADLINE,
-    wait::wait_until,
+    stream::{DEADLINE, PATIENCE},
+    wait::{in_time, wait_until},
 };
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -330,13 +333,15 @@ async fn a_connection_serves_further_requests_after_a_wait() {
 
 /// Reads until the text is there so many times.
 async fn until(tcp: &mut TcpStream, read: &mut String, text: &str, times: usize) {
-    while read.matches(text).count() < times {
-        let mut part = [0; 4_096];
-        let count = timeout(DEADLINE, tcp.read(&mut part)).await.unwrap();
-        let count = count.unwrap();
-        assert!(count > 0, "closed after {read}");
-        read.push_str(std::str::from_utf8(&part[..count]).unwrap());
-    }
+    in_time(PATIENCE, format!("{times} times {text:?}"), async {
+        while read.matches(text).count() < times {
+            let mut part = [0; 4_096];
+            let count = tcp.read(&mut part).await.unwrap();
+            assert!(count > 0, "closed after {read}");
+            read.push_str(std::str::from_utf8(&part[..count]).unwrap());
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -358,6 +363,7 @@ async fn who_waits_and_leaves_is_forgotten() {
 async fn a_loop_of_long_polls_misses_nothing() {
     const EVENTS: usize = 3_000;
     let hub = TestServer::durable().await;
+    let all_there = AtomicBool::new(false);
     let publish = async {
         let (mut done, mut batch) = (0, Vec::new());
         while done < EVENTS {
@@ -370,25 +376,34 @@ async fn a_loop_of_long_polls_misses_nothing() {
             assert_eq!(hub.post("/publish", &json, body).await.status, 201);
             done += batch.len();
         }
+        all_there.store(true, Ordering::Relaxed);
     };
     let read = |limit: usize| {
-        let hub = &hub;
+        let (hub, all_there) = (&hub, &all_there);
         async move {
             let (mut seen, mut url) = (
                 Vec::new(),
                 format!("/topics/a?format=json&wait=20&limit={limit}&since=earliest"),
             );
             while seen.len() < EVENTS {
+                let more_is_there = all_there.load(Ordering::Relaxed);
                 let answer = hub.get(&url, &[]).await;
                 let page = answer.json();
                 assert!(page["gap"].is_null());
-                seen.extend(data(&page));
+                let got = data(&page);
+                assert!(
+                    !(got.is_empty() && more_is_there),
+                    "nothing after {}",
+                    seen.len()
+                );
+                seen.extend(got);
                 url = next(&answer, "/topics/a");
             }
             seen
         }
     };
-    let ((), few, many) = tokio::join!(publish, read(3), read(1_000));
+    let all = async { tokio::join!(publish, read(3), read(1_000)) };
+    let ((), few, many) = in_time(4 * PATIENCE, "all events", all).await;
     let expected: Vec<_> = (0..EVENTS).map(|n| n.to_string()).collect();
     assert!(few == expected && many == expected);
 }

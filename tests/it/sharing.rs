@@ -1,6 +1,7 @@
 //! What readers of one feed share: frames, reads of the log, and the pace of both. On the fan-out alone, over a log that
 //! counts its reads.
 
+use crate::support::wait::wait_until;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -236,9 +237,7 @@ async fn a_thousand_readers_share_the_bytes_of_one_read() {
             tokio::spawn(reader)
         })
         .collect();
-    while bench.reads() == 0 {
-        tokio::task::yield_now().await;
-    }
+    wait_until("a read", || bench.reads() > 0).await;
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }

@@ -1,6 +1,6 @@
 //! The bytes of Server-Sent Events, against decoders that others wrote.
 
-use crate::support::server::TestServer;
+use crate::support::{server::TestServer, stream::PATIENCE, wait::in_time};
 use bytes::{Bytes, BytesMut};
 use eventsource_client::{Client, ClientBuilder, SSE};
 use proptest::prelude::*;
@@ -171,20 +171,26 @@ async fn eventsource_client_resumes() {
     let transport = launchdarkly_sdk_transport::HyperTransport::new().unwrap();
     let client = Arc::new(client.build_with_transport(transport));
     let mut events = client.stream();
-    let mut next = async || loop {
-        match events.next().await.expect("the client goes on") {
-            Ok(SSE::Event(event)) if !event.event_type.starts_with("tidings.") => {
-                return (event.id, event.data);
+    let mut next = async |what: &str| {
+        let next = async {
+            loop {
+                match events.next().await.expect("the client goes on") {
+                    Ok(SSE::Event(event)) if !event.event_type.starts_with("tidings.") => {
+                        return (event.id, event.data);
+                    }
+                    // Also an error: it says that it comes back.
+                    _ => {}
+                }
             }
-            _ => {}
-        }
+        };
+        in_time(PATIENCE, what, next).await
     };
-    assert_eq!(next().await, (Some(first), "one".to_owned()));
+    assert_eq!(next("one").await, (Some(first), "one".to_owned()));
     let address = hub.address;
     hub.stop().await;
     let hub = TestServer::again(data.path(), address).await;
     for text in ["two", "three"] {
         let id = hub.publish("a", text).await;
-        assert_eq!(next().await, (Some(id), text.to_owned()));
+        assert_eq!(next(text).await, (Some(id), text.to_owned()));
     }
 }

@@ -9,10 +9,11 @@ use crate::support::{
     client::{Client, Message},
     hub::HubProcess,
     stream::DEADLINE,
+    wait::in_time,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval};
 
 /// Longer than anything takes on a busy machine, for a tab that tells other things meanwhile.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -61,21 +62,24 @@ impl Tabs {
     /// Waits for a state of a tab, and gives what is said of it.
     async fn state(&mut self, tab: &str, state: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let states = format!("{tab}/state");
-        loop {
-            let told = self.0.message_of(&states).await;
-            let said = serde_json::from_str(&told.data).expect("JSON");
-            if told.event == state && wanted(&said) {
-                return said;
+        let wanted = async {
+            loop {
+                let told = self.0.message_of(&states).await;
+                let said = serde_json::from_str(&told.data).expect("JSON");
+                if told.event == state && wanted(&said) {
+                    return said;
+                }
             }
-        }
+        };
+        in_time(PATIENCE, format!("{state} of {tab}"), wanted).await
     }
 
     /// That each of them sees exactly these, as the next ones.
     async fn see(&mut self, tabs: &[String], expected: &[Message]) {
         let last = &expected.last().expect("messages").data;
         for tab in tabs {
-            let seen = timeout(PATIENCE, self.0.until_of(tab, last)).await;
-            let seen = seen.unwrap_or_else(|_| panic!("{tab} never sees {last:?}"));
+            let seen = self.0.until_of(tab, last);
+            let seen = in_time(PATIENCE, format!("{last:?} in {tab}"), seen).await;
             assert!(seen == expected, "{tab}: {}", differing(&seen, expected));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Tabs, names, numbers, publish, until_streams};
 use crate::support::{
+    broker::Home,
     chaos::{ChaosProxy, Mode},
     client::Message,
     hub::HubProcess,
@@ -9,9 +10,8 @@ use crate::support::{
 };
 use serde_json::json;
 use std::{
-    fs,
     net::TcpStream,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -68,12 +68,12 @@ async fn the_network_is_cut_or_stalls_and_comes_back() {
 struct Nginx {
     process: Child,
     port: u16,
-    _home: tempfile::TempDir,
+    _home: Home,
 }
 
 impl Nginx {
     async fn start(hub: &HubProcess) -> Self {
-        let home = tempfile::tempdir().expect("a temporary directory");
+        let home = Home::new("nginx");
         let port = ports::free();
         let (dir, hub) = (home.path().display(), hub.address());
         let config = format!(
@@ -96,17 +96,14 @@ impl Nginx {
                  }}
              }}"
         );
-        fs::write(home.path().join("nginx.conf"), config).expect("a configuration file");
-        let process = Command::new("/usr/sbin/nginx")
-            .args(["-e", "stderr", "-p"])
-            .arg(home.path())
-            .args(["-c", "nginx.conf"])
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("nginx: `make test` installs it");
+        home.write("nginx.conf", &config);
+        let mut nginx = Command::new("/usr/sbin/nginx");
+        nginx.args(["-e", "stderr", "-p"]).arg(home.path());
+        let process = home.run(nginx.args(["-c", "nginx.conf"]));
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "nginx does not listen");
+            let said = home.log();
+            assert!(Instant::now() < deadline, "nginx does not listen: {said}");
             sleep(Duration::from_millis(20)).await;
         }
         Self {
@@ -119,7 +116,8 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        process::end(&mut self.process);
+        // Not SIGTERM: with a single process it may sleep over it.
+        process::kill(&mut self.process);
     }
 }
 

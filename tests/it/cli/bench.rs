@@ -218,6 +218,7 @@ fn wait_until_ready(url: &str) {
     loop {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+        stream.set_read_timeout(Some(super::DEADLINE)).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         if answer.contains(" 200 ") {

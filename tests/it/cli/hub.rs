@@ -1,6 +1,7 @@
 //! Against the hub itself.
 
-use super::{DEADLINE, Running, output, read_head, run, stderr, stdout, tidings};
+use super::{Running, output, read_head, run, stderr, stdout, tidings};
+use crate::support::process::kill;
 use std::{
     io::Write as _,
     net::TcpStream,
@@ -121,7 +122,6 @@ fn a_second_signal_ends_at_once() {
     let mut publisher = TcpStream::connect(address).unwrap();
     let head = "POST /topics/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
     publisher.write_all(head.as_bytes()).unwrap();
-    publisher.set_read_timeout(Some(DEADLINE)).unwrap();
     assert!(read_head(&mut publisher).starts_with("HTTP/1.1 100 "));
     hub.signal("-TERM");
     hub.error_line("a second signal ends at once");
@@ -206,8 +206,7 @@ fn subscribe_survives_a_hub_that_is_killed() {
     let reader = Running::start(&mut hub.client(&["subscribe", "demo", "--since", "earliest"]));
     assert!(hub.run(&["publish", "demo", "before"]).status.success());
     assert_eq!(reader.line(), "before");
-    hub.running.child.kill().unwrap();
-    hub.running.child.wait().unwrap();
+    kill(&mut hub.running.child);
     reader.error_line("connecting again");
     let address = hub.address().to_owned();
     let Hub { running, dir, .. } = hub;

@@ -7,13 +7,15 @@ mod bench;
 mod hub;
 mod scripted;
 
-use crate::support::watchdog;
+use crate::support::{
+    process::{self, exit_within, line_by, lines},
+    watchdog,
+};
 use std::{
-    io::{BufRead as _, BufReader, Read},
+    io::Read as _,
     net::{TcpListener, TcpStream},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
-    thread,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -34,32 +36,9 @@ fn tidings(args: &[&str], dir: &TempDir) -> Command {
     command
 }
 
-/// Runs it to its end, or kills it at the deadline.
+/// Runs it to its end, which must come in time.
 fn output(command: &mut Command) -> Output {
-    command.stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let stdout = bytes(child.stdout.take().unwrap());
-    let stderr = bytes(child.stderr.take().unwrap());
-    let stdout = stdout.recv_timeout(DEADLINE);
-    if stdout.is_err() {
-        child.kill().unwrap();
-    }
-    Output {
-        status: child.wait().unwrap(),
-        stdout: stdout.unwrap(),
-        stderr: stderr.recv_timeout(DEADLINE).unwrap(),
-    }
-}
-
-fn bytes(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        pipe.read_to_end(&mut bytes).unwrap();
-        let _ = sender.send(bytes);
-    });
-    receiver
+    process::output(command, DEADLINE)
 }
 
 fn run(args: &[&str]) -> Output {
@@ -102,8 +81,9 @@ impl Running {
 
     /// The first line on standard error that has the text.
     fn error_line(&self, text: &str) -> String {
+        let by = Instant::now() + DEADLINE;
         loop {
-            let line = self.stderr.recv_timeout(DEADLINE).unwrap();
+            let line = line_by(&self.stderr, by).expect(text);
             if line.contains(text) {
                 return line;
             }
@@ -117,34 +97,18 @@ impl Running {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        // Its output ends when it does: that can be waited for with a deadline.
-        let end = Instant::now() + DEADLINE;
-        while self.stdout.recv_timeout(end - Instant::now()).is_ok() {}
-        assert!(Instant::now() < end, "the program did not end");
-        self.child.wait().unwrap()
+        exit_within(&mut self.child, DEADLINE).expect("the program's end")
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        process::kill(&mut self.child);
     }
 }
 
-fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(pipe).lines() {
-            if line.is_err() || sender.send(line.unwrap()).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
 fn read_head(stream: &mut TcpStream) -> String {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,6 +1,7 @@
 //! Against a hub that does as the test says, so that connections break where it hurts.
 
-use super::{DEADLINE, Running, bytes, read_head, tidings};
+use super::{DEADLINE, Running, read_head, tidings};
+use crate::support::process::{bytes, exit_within, kill};
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -132,10 +133,10 @@ fn subscribe_ends_when_nobody_reads_it() {
     let (_, _stream) = hub.stream(": hello\n");
     // Not even an event is needed to find out.
     drop(child.stdout.take());
-    let ended = errors.recv_timeout(DEADLINE);
-    child.kill().unwrap();
-    assert_eq!(ended.unwrap(), b"");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let status = exit_within(&mut child, DEADLINE);
+    kill(&mut child);
+    assert_eq!(status.expect("an end by itself").code(), Some(0));
+    assert_eq!(errors.recv_timeout(DEADLINE).unwrap(), b"");
 }
 
 #[test]

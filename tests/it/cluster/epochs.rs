@@ -3,10 +3,8 @@
 use crate::support::{
     broker::{Broker, Kind},
     cluster::{Cluster, EVERYTHING, Event, feed::Feed, publish_soon},
-    stream::DEADLINE,
 };
 use std::ops::Range;
-use tokio::time::timeout;
 
 on_each_broker! {
     async fn an_older_copy_put_back_begins_an_epoch(kind: Kind) {
@@ -155,8 +153,7 @@ impl Reader {
     /// Exactly these come next.
     pub(super) async fn reads(&mut self, numbers: Range<u32>) {
         for n in numbers {
-            let block = timeout(DEADLINE, self.feed.next()).await.expect("in time");
-            let block = block.expect("the stream goes on");
+            let block = self.feed.next().await.expect("the stream goes on");
             assert_eq!(block.event, "", "{block:?}");
             assert_eq!(Event::parse(&block).expect("of the load").number, n);
             self.last = block.id;
@@ -165,8 +162,7 @@ impl Reader {
 
     /// These come next, but for what tells of an epoch that ended.
     pub(super) async fn reads_perhaps_after_a_gap(&mut self, mut numbers: Range<u32>) {
-        let block = timeout(DEADLINE, self.feed.next()).await.expect("in time");
-        let block = block.expect("the stream goes on");
+        let block = self.feed.next().await.expect("the stream goes on");
         if block.event.is_empty() {
             let number = Event::parse(&block).expect("of the load").number;
             assert_eq!(Some(number), numbers.next());
@@ -178,8 +174,7 @@ impl Reader {
 
     /// That something is of an epoch that ended comes next.
     async fn is_told(&mut self) {
-        let block = timeout(DEADLINE, self.feed.next()).await.expect("in time");
-        let block = block.expect("the stream goes on");
+        let block = self.feed.next().await.expect("the stream goes on");
         assert_eq!(block.event, "tidings.gap", "{block:?}");
         assert!(block.data.contains(r#""reason":"epoch""#), "{block:?}");
     }

@@ -2,16 +2,14 @@
 
 use crate::support::{
     hub::HubProcess,
-    process::{end, signal},
+    process::{end, line_by, lines, output, signal},
 };
 use std::{
     collections::HashMap,
-    io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, sync_channel},
-    thread,
-    time::Duration,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
 };
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/feed.sh");
@@ -41,25 +39,19 @@ impl Feed {
             .process_group(0)
             .spawn()
             .expect("the script");
-        let output = BufReader::new(script.stdout.take().expect("its output"));
-        let (send, lines) = sync_channel(1000);
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let _ = send.send(line);
-            }
-        });
         Self {
+            lines: lines(script.stdout.take().expect("its output")),
             script,
-            lines,
             home,
         }
     }
 
     /// What each of the three shows, once all have shown so many.
     fn until(&self, count: usize) -> HashMap<String, Vec<String>> {
+        let by = Instant::now() + PATIENCE;
         let mut shown = HashMap::<String, Vec<String>>::new();
         while shown.values().map(Vec::len).sum::<usize>() < 3 * count {
-            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line_by(&self.lines, by);
             let line = line.unwrap_or_else(|_| panic!("no more than {shown:?}"));
             let (reader, text) = line.split_once('|').expect("a prefix");
             let texts = shown.entry(reader.trim().to_owned()).or_default();
@@ -106,19 +98,20 @@ async fn three_readers_show_each_event_once_over_a_restart() {
     assert_eq!(left(), 1);
     signal("TERM", feed.script.id());
     // Its readers have its output, too: there is an end of it only when all are gone.
-    assert!(feed.lines.recv_timeout(PATIENCE).is_err());
+    let rest = feed.lines.recv_timeout(PATIENCE);
+    assert_eq!(rest, Err(RecvTimeoutError::Disconnected));
     assert_eq!(left(), 0, "a file is left");
 }
 
 #[test]
 fn it_says_how_it_is_used() {
-    let help = Command::new(SCRIPT).arg("--help").output().unwrap();
+    let help = output(Command::new(SCRIPT).arg("--help"), PATIENCE);
     assert!(help.status.success());
     assert!(
         String::from_utf8(help.stdout)
             .unwrap()
             .contains("tidings subscribe")
     );
-    let wrong = Command::new(SCRIPT).arg("--nonsense").output().unwrap();
+    let wrong = output(Command::new(SCRIPT).arg("--nonsense"), PATIENCE);
     assert_eq!(wrong.status.code(), Some(2));
 }

@@ -51,7 +51,8 @@ impl Program {
     async fn start(&mut self, home: &Home) {
         let process = self.process.insert(home.run(&self.command));
         let ready = format!("http://127.0.0.1:{}/readyz", self.port);
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        let http = http.build().unwrap();
         let begun = Instant::now();
         let mut tick = interval(Duration::from_millis(20));
         loop {

@@ -5,6 +5,7 @@ use crate::support::{
     chaos::{ChaosProxy, Mode},
     ports,
     stream::DEADLINE,
+    wait::in_time,
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use tidings::cluster::{
 };
 use tokio::time::{Instant, interval, timeout};
 
+/// Much longer than any law takes on a busy machine.
+const LAW_MAX: Duration = Duration::from_secs(300);
+
 macro_rules! laws {
     ($($(#[$doc:meta])* async fn $name:ident($kind:ident: Kind) $body:block)*) => {
         $($(#[$doc])* async fn $name($kind: Kind) $body)*
@@ -26,21 +30,21 @@ macro_rules! laws {
         mod redis {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::Kind::Redis).await;
+                super::in_time(super::LAW_MAX, "its end", super::$name(super::Kind::Redis)).await;
             })*
         }
 
         mod nats {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::Kind::Nats).await;
+                super::in_time(super::LAW_MAX, "its end", super::$name(super::Kind::Nats)).await;
             })*
         }
 
         mod rabbitmq {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::Kind::RabbitMq).await;
+                super::in_time(super::LAW_MAX, "its end", super::$name(super::Kind::RabbitMq)).await;
             })*
         }
     };
@@ -80,7 +84,7 @@ async fn session(journal: &dyn Journal) -> Box<dyn Session> {
 
 /// In the time that a test has for anything.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future).await.expect("in time")
+    in_time(DEADLINE, "an answer", future).await
 }
 
 /// Makes entries, numbered on.

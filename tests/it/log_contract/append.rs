@@ -110,7 +110,7 @@ laws! {
         // The engine may hold a few more than the tail does.
         for n in 0..TAIL_GROUPS * 4 {
             let append = try_append(log, drafts(n));
-            match tokio::time::timeout(std::time::Duration::from_millis(300), append).await {
+            match tokio::time::timeout(Duration::from_millis(300), append).await {
                 Ok(outcome) => { outcome.unwrap(); stored += 1; }
                 Err(_) => break,
             }

@@ -176,9 +176,7 @@ laws! {
             log.close().await;
         };
         let end = async { tokio::join!(fill, close) };
-        let (error, ()) = tokio::time::timeout(std::time::Duration::from_secs(30), end)
-            .await
-            .expect("an end");
+        let (error, ()) = in_time(Duration::from_secs(30), "an end", end).await;
         // What a journal has already may still be stored.
         assert!(matches!(error, AppendError::Unavailable | AppendError::TimedOut));
         for outcome in &stored.into_inner()[..TAIL_GROUPS] {

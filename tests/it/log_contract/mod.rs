@@ -5,7 +5,8 @@ use crate::log_support::{
     Sqlite, UNLIMITED, after, append, draft, filter, full, join_all, kept, keyed, options, owned,
     put, replay, replay_in, rule, start, try_append,
 };
-use std::{collections::HashSet, sync::Arc};
+use crate::support::wait::in_time;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tidings::{
     cursor::Cursor,
     event::OwnId,
@@ -15,6 +16,9 @@ use tidings::{
     },
 };
 
+/// Much longer than any law takes on a busy machine.
+const LAW_MAX: Duration = Duration::from_secs(300);
+
 macro_rules! laws {
     ($($(#[$doc:meta])* async fn $name:ident<E: Engine>() $body:block)*) => {
         $($(#[$doc])* async fn $name<E: Engine>() $body)*
@@ -22,42 +26,42 @@ macro_rules! laws {
         mod memory {
             $(#[tokio::test]
             async fn $name() {
-                super::$name::<super::Memory>().await;
+                super::in_time(super::LAW_MAX, "its end", super::$name::<super::Memory>()).await;
             })*
         }
 
         mod sqlite {
             $(#[tokio::test]
             async fn $name() {
-                super::$name::<super::Sqlite>().await;
+                super::in_time(super::LAW_MAX, "its end", super::$name::<super::Sqlite>()).await;
             })*
         }
 
         mod replica {
             $(#[tokio::test]
             async fn $name() {
-                super::$name::<super::Replicated<super::InMemory>>().await;
+                super::in_time(super::LAW_MAX, "its end", super::$name::<super::Replicated<super::InMemory>>()).await;
             })*
         }
 
         mod redis {
             $(#[tokio::test]
             async fn $name() {
-                super::$name::<super::Replicated<super::OnRedis>>().await;
+                super::in_time(super::LAW_MAX, "its end", super::$name::<super::Replicated<super::OnRedis>>()).await;
             })*
         }
 
         mod nats {
             $(#[tokio::test]
             async fn $name() {
-                super::$name::<super::Replicated<super::OnNats>>().await;
+                super::in_time(super::LAW_MAX, "its end", super::$name::<super::Replicated<super::OnNats>>()).await;
             })*
         }
 
         mod rabbitmq {
             $(#[tokio::test]
             async fn $name() {
-                super::$name::<super::Replicated<super::OnRabbitMq>>().await;
+                super::in_time(super::LAW_MAX, "its end", super::$name::<super::Replicated<super::OnRabbitMq>>()).await;
             })*
         }
     };

@@ -1,6 +1,6 @@
 //! Clients of Socket.IO, several to a process: the programs in `tests/clients`.
 
-use crate::support::{client, process};
+use crate::support::{client, process, wait::in_time};
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,13 +9,10 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::{
-    sync::mpsc::{Receiver, channel},
-    time::timeout,
-};
+use tokio::sync::mpsc::{Receiver, channel};
 
 /// Longer than anything takes on a busy machine: a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Lines read and not yet looked at.
 const LINES_MAX: usize = 1 << 20;
@@ -136,12 +133,8 @@ impl Clients {
     }
 
     pub(super) async fn answer(&mut self, name: &str, call: u64) -> Value {
-        loop {
-            let line = self.find(name, "answer").await;
-            if line["call"] == call {
-                return line["answer"].clone();
-            }
-        }
+        let answer = |line: Value| (line["call"] == call).then(|| line["answer"].clone());
+        self.first(name, "an answer", answer).await
     }
 
     /// What `ok` has in the acknowledgement of an event.
@@ -175,8 +168,7 @@ impl Clients {
     /// The data of all events of a client up to that one, over any number of reconnects; nothing may be told beside them.
     pub(super) async fn until(&mut self, name: &str, last: &str) -> Vec<String> {
         let mut all = Vec::new();
-        loop {
-            let line = self.next(name).await;
+        let until = |line: Value| {
             for told in ["gap", "closed"] {
                 assert!(
                     line.get(told).is_none(),
@@ -184,33 +176,49 @@ impl Clients {
                     all.len()
                 );
             }
-            if let Some(data) = line["event"]["data"].as_str() {
-                all.push(data.to_owned());
-                if data == last {
-                    return all;
-                }
-            }
-        }
+            let data = line["event"]["data"].as_str()?;
+            all.push(data.to_owned());
+            (data == last).then_some(())
+        };
+        self.first(name, last, until).await;
+        all
     }
 
     /// The next line of a client that has this member; those before it are let go of.
     pub(super) async fn find(&mut self, name: &str, member: &str) -> Value {
-        loop {
-            let line = self.next(name).await;
-            if line.get(member).is_some() {
-                return line;
-            }
-        }
+        let found = |line: Value| line.get(member).is_some().then_some(line);
+        self.first(name, member, found).await
     }
 
     /// The next thing that a client sees.
     pub(super) async fn next(&mut self, name: &str) -> Value {
+        self.first(name, "a line", Some).await
+    }
+
+    /// The first that is wanted of what a client sees, which must come in time, whatever it sees before.
+    pub(super) async fn first<T>(
+        &mut self,
+        name: &str,
+        what: &str,
+        mut wanted: impl FnMut(Value) -> Option<T>,
+    ) -> T {
+        let first = async {
+            loop {
+                if let Some(wanted) = wanted(self.line_of(name).await) {
+                    return wanted;
+                }
+            }
+        };
+        in_time(PATIENCE, format!("{what:?} of {name:?}"), first).await
+    }
+
+    /// The next line of a client, for which it waits for ever.
+    async fn line_of(&mut self, name: &str) -> Value {
         if let Some(line) = self.held.get_mut(name).and_then(VecDeque::pop_front) {
             return line;
         }
         loop {
-            let line = timeout(PATIENCE, self.lines.recv()).await;
-            let line = line.unwrap_or_else(|_| panic!("nothing of {name:?}"));
+            let line = self.lines.recv().await;
             let line = line.unwrap_or_else(|| panic!("the process of {name:?} ended"));
             let of = line["client"].as_str().unwrap_or_default().to_owned();
             if of == name {

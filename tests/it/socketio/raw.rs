@@ -1,7 +1,7 @@
 //! Socket.IO byte by byte: whom it refuses, and what no client library asks.
 
 use super::TestServer;
-use crate::support::server::Answer;
+use crate::support::{server::Answer, stream::DEADLINE, wait::in_time};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -33,10 +33,13 @@ async fn websocket(hub: &TestServer, path: &str, more: &[(&str, &str)]) -> (u16,
         .await
         .unwrap();
     let mut answer = Vec::new();
-    while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
-        let read = timeout(Duration::from_secs(30), tcp.read_buf(&mut answer)).await;
-        assert!(read.unwrap().unwrap() > 0, "{answer:?}");
-    }
+    in_time(DEADLINE, "a head", async {
+        while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
+            let count = tcp.read_buf(&mut answer).await.unwrap();
+            assert!(count > 0, "{answer:?}");
+        }
+    })
+    .await;
     (Answer::parse(&answer).status, tcp)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Clients, KINDS, TestServer, numbers, publish_numbers, slow};
 use crate::support::{hub::HubProcess, server::keep};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,15 +35,13 @@ async fn a_client_that_comes_back_gets_the_rest_once_while_publishing_goes_on() 
     }
     let last = next - 1;
     for (n, kind) in KINDS.into_iter().enumerate() {
-        let mut all = Vec::new();
-        loop {
-            let line = clients.next(&n.to_string()).await;
+        let (mut all, end) = (Vec::new(), last.to_string());
+        let until = |line: Value| {
             assert!(line.get("gap").is_none(), "{kind:?}: {line}");
             all.extend(line["event"]["data"].as_str().map(str::to_owned));
-            if all.last() == Some(&last.to_string()) {
-                break;
-            }
-        }
+            (all.last() == Some(&end)).then_some(())
+        };
+        clients.first(&n.to_string(), &end, until).await;
         assert_eq!(all, numbers(1..=last), "{kind:?}");
     }
 }
@@ -98,8 +96,7 @@ async fn what_retention_takes_from_a_slow_client_is_told_under_its_policy() {
         tokio::time::sleep(Duration::from_millis(1_500)).await; // longer than events are held for it
         clients.tell(&json!({"resume": "c"}));
         let (mut got, mut last, mut told) = (0, 0, false);
-        while last < 60 {
-            let line = clients.next("c").await;
+        let closed = |line: Value| {
             if let Some(data) = line["event"]["data"].as_str() {
                 let n: u32 = data.split(' ').next().unwrap().parse().unwrap();
                 assert!(
@@ -109,15 +106,21 @@ async fn what_retention_takes_from_a_slow_client_is_told_under_its_policy() {
                 (got, last, told) = (got + 1, n, false);
             } else if lag == "disconnect" {
                 assert_eq!(line["closed"], json!({"reason": "lagged"}), "{line}");
-                let lost = clients.find("c", "lost").await["lost"].clone();
-                assert_eq!(lost, "io server disconnect");
-                break;
+                return Some(true);
             } else {
                 let gap = &line["gap"];
                 assert_eq!(gap["reason"], "lagged", "{line}");
                 assert_eq!(line["sub"], "auth", "{line}");
                 told = true;
             }
+            (last >= 60).then_some(false)
+        };
+        if clients
+            .first("c", "the last event or the end", closed)
+            .await
+        {
+            let lost = clients.find("c", "lost").await["lost"].clone();
+            assert_eq!(lost, "io server disconnect");
         }
         assert!(last == 60 || lag == "disconnect");
         assert!(got < 50, "{got} of 60 came: the client was not slow");

@@ -1,6 +1,6 @@
 //! A proxy that does to connections what networks do: it stalls, cuts, delays and throttles them.
 
-use super::ports;
+use super::{ports, stream::DEADLINE, wait::in_time};
 use anyhow::ensure;
 use bytes::{Buf as _, Bytes};
 use std::{
@@ -73,6 +73,7 @@ impl ChaosProxy {
         self.mode.send_replace(mode);
         let mut listening = self.listening.clone();
         let listens = listening.wait_for(|listens| *listens == (mode != Mode::Cut));
+        let listens = in_time(DEADLINE, format!("a proxy in {mode:?}"), listens);
         listens.await.expect("the proxy's task");
     }
 }

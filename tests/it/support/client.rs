@@ -1,13 +1,14 @@
 //! Real clients, each in a process of its own: `curl -N`, and the programs in `tests/clients`.
 
 use super::{
-    process::{PATIENCE_AT_END, signal},
+    process::{self, PATIENCE_AT_END, kill_all, signal},
+    wait::in_time,
     watchdog,
 };
 use serde::Deserialize;
 use std::{
     collections::{HashMap, VecDeque},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     path::PathBuf,
     process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -21,6 +22,8 @@ use tokio::{
 
 /// Longer than anything takes on a busy machine: a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The same for messages of any number.
+const PATIENCE_FOR_ALL: Duration = Duration::from_secs(300);
 /// Lines read and not yet looked at. A client whose lines nobody takes waits, as it would at a pipe.
 const LINES_MAX: usize = 1024;
 
@@ -76,7 +79,8 @@ pub(crate) struct Client {
     lines: Receiver<(String, Seen)>,
     /// What was read while another stream of the same client was waited for.
     held: HashMap<String, VecDeque<Seen>>,
-    complaints: Option<thread::JoinHandle<String>>,
+    /// What it wrote to standard error, at its end.
+    complaints: mpsc::Receiver<Vec<u8>>,
 }
 
 /// What runs in the browser.
@@ -174,7 +178,8 @@ impl Client {
         let mut command = node(program);
         command.arg(origin).args(more);
         let mut client = Self::spawn("chromium", command, json_lines);
-        assert_eq!(client.next_of("").await, Seen::Ready { ready: true });
+        let ready = client.first("", "its page", Some).await;
+        assert_eq!(ready, Seen::Ready { ready: true });
         client
     }
 
@@ -208,7 +213,8 @@ impl Client {
 
     /// Waits until a stream in the browser is closed.
     pub(crate) async fn closed_of(&mut self, stream: &str) {
-        while self.next_of(stream).await != (Seen::Closed { closed: true }) {}
+        let closed = |seen| matches!(seen, Seen::Closed { closed: true }).then_some(());
+        self.first(stream, "the end", closed).await;
     }
 
     /// Tells its program what to do.
@@ -224,13 +230,13 @@ impl Client {
 
     /// [`Client::opened`] of one stream in the browser. Failed tries before it are not news.
     pub(crate) async fn opened_of(&mut self, stream: &str) {
-        loop {
-            match self.next_of(stream).await {
-                Seen::Open { .. } => return,
-                Seen::Lost { .. } => {}
-                other => panic!("{}: {other:?} before the stream was open", self.name),
-            }
-        }
+        let name = self.name;
+        let opened = |seen| match seen {
+            Seen::Open { .. } => Some(()),
+            Seen::Lost { .. } => None,
+            other => panic!("{name}: {other:?} before {stream:?} was open"),
+        };
+        self.first(stream, "an open stream", opened).await;
     }
 
     /// The messages up to and including the one with this data, over any number of reconnects.
@@ -240,24 +246,28 @@ impl Client {
 
     /// [`Client::until`] on one stream in the browser.
     pub(crate) async fn until_of(&mut self, stream: &str, data: &str) -> Vec<Message> {
-        let mut messages = Vec::new();
-        loop {
-            if let Seen::Message(message) = self.next_of(stream).await {
-                let last = message.data == data;
-                messages.push(message);
-                if last {
-                    return messages;
-                }
+        let mut messages: Vec<Message> = Vec::new();
+        let until = async {
+            while messages.last().is_none_or(|last| last.data != data) {
+                messages.push(self.message_of(stream).await);
             }
-        }
+        };
+        let what = format!("the messages up to {data:?} on {stream:?}");
+        in_time(PATIENCE_FOR_ALL, what, until).await;
+        messages
     }
 
     /// The messages before the stream is lost.
     pub(crate) async fn until_lost(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
-        while let Seen::Message(message) = self.next_of("").await {
-            messages.push(message);
-        }
+        let until = |seen| match seen {
+            Seen::Message(message) => {
+                messages.push(message);
+                None
+            }
+            _ => Some(()),
+        };
+        self.first("", "the end of the stream", until).await;
         messages
     }
 
@@ -268,11 +278,11 @@ impl Client {
 
     /// [`Client::message`] on one stream in the browser.
     pub(crate) async fn message_of(&mut self, stream: &str) -> Message {
-        loop {
-            if let Seen::Message(message) = self.next_of(stream).await {
-                return message;
-            }
-        }
+        let message = |seen| match seen {
+            Seen::Message(message) => Some(message),
+            _ => None,
+        };
+        self.first(stream, "a message", message).await
     }
 
     /// Waits until it has ended by itself, and well.
@@ -284,31 +294,49 @@ impl Client {
             self.name
         );
         let status = self.exited.recv_timeout(PATIENCE).expect("its exit status");
-        let complaints = self.complaints();
-        assert!(status.success(), "{}: {status}: {complaints}", self.name);
+        if !status.success() {
+            panic!("{}: {status}: {}", self.name, self.complaints());
+        }
     }
 
+    /// The first that is wanted of what it sees on a stream, which must come in time, whatever it sees before.
+    async fn first<T>(
+        &mut self,
+        stream: &str,
+        what: &str,
+        mut wanted: impl FnMut(Seen) -> Option<T>,
+    ) -> T {
+        let what = format!("{}: {what} on {stream:?}", self.name);
+        let first = async {
+            loop {
+                if let Some(wanted) = wanted(self.next_of(stream).await) {
+                    return wanted;
+                }
+            }
+        };
+        in_time(PATIENCE, what, first).await
+    }
+
+    /// What it sees next on a stream, for which it waits for ever.
     async fn next_of(&mut self, stream: &str) -> Seen {
         if let Some(seen) = self.held.get_mut(stream).and_then(VecDeque::pop_front) {
             return seen;
         }
         loop {
-            match timeout(PATIENCE, self.lines.recv()).await {
-                Ok(Some((of, seen))) if of == stream => return seen,
-                Ok(Some((of, seen))) => self.held.entry(of).or_default().push_back(seen),
-                Ok(None) => {
-                    let complaints = self.complaints();
-                    panic!("{} ended: {complaints}", self.name);
-                }
-                Err(_) => panic!("{}: nothing for {PATIENCE:?} on {stream:?}", self.name),
+            match self.lines.recv().await {
+                Some((of, seen)) if of == stream => return seen,
+                Some((of, seen)) => self.held.entry(of).or_default().push_back(seen),
+                None => panic!("{} ended: {}", self.name, self.complaints()),
             }
         }
     }
 
     /// What it wrote to standard error, once its output has ended.
-    fn complaints(&mut self) -> String {
-        let thread = self.complaints.take();
-        thread.and_then(|t| t.join().ok()).unwrap_or_default()
+    fn complaints(&self) -> String {
+        let complaints = self.complaints.recv_timeout(PATIENCE_AT_END);
+        // Its output has ended also if what it printed could not be read.
+        let complaints = complaints.unwrap_or_else(|_| b"it goes on, in silence".to_vec());
+        String::from_utf8_lossy(&complaints).into_owned()
     }
 
     fn spawn(name: &'static str, mut command: Command, read: Reader) -> Self {
@@ -320,20 +348,13 @@ impl Client {
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: {error}: `make test` installs it"));
         let stdout = process.stdout.take().expect("its output");
-        let mut stderr = process.stderr.take().expect("its errors");
+        let complaints = process::bytes(process.stderr.take().expect("its errors"));
         let (send, lines) = channel(LINES_MAX);
         let (pid, stdin) = (process.id(), process.stdin.take());
         let (send_exit, exited) = mpsc::sync_channel(1);
-        thread::spawn(move || {
-            read(BufReader::new(stdout), &send);
-            drop(send);
-            let _ = send_exit.send(process.wait().expect("its exit status"));
-        });
-        let complaints = thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stderr.read_to_string(&mut text);
-            text
-        });
+        thread::spawn(move || read(BufReader::new(stdout), &send));
+        // Apart from it, for what is printed may be such that the reader panics.
+        thread::spawn(move || send_exit.send(process.wait().expect("its exit status")));
         Self {
             name,
             pid,
@@ -341,7 +362,7 @@ impl Client {
             stdin,
             lines,
             held: HashMap::new(),
-            complaints: Some(complaints),
+            complaints,
         }
     }
 }
@@ -355,7 +376,7 @@ impl Drop for Client {
         if self.exited.try_recv() == Err(mpsc::TryRecvError::Empty) {
             signal("TERM", self.pid);
             if self.exited.recv_timeout(PATIENCE_AT_END).is_err() {
-                signal("KILL", self.pid);
+                kill_all(self.pid);
             }
         }
     }
@@ -426,7 +447,7 @@ pub(crate) fn github_payloads() -> Vec<(String, String)> {
         event: String,
         body: String,
     }
-    let output = node("payloads.mjs").output().expect("node");
+    let output = process::output(&mut node("payloads.mjs"), PATIENCE);
     assert!(output.status.success());
     let lines = String::from_utf8(output.stdout).expect("UTF-8");
     let payload = |line| serde_json::from_str(line).expect("a payload");

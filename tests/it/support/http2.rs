@@ -1,6 +1,9 @@
 //! A client of HTTP/2 with prior knowledge.
 
-use super::{server::TestServer, stream::DEADLINE};
+use super::{
+    server::TestServer,
+    stream::{DEADLINE, PATIENCE},
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{
@@ -11,7 +14,11 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{convert::Infallible, net::Shutdown};
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 /// One connection.
@@ -102,9 +109,11 @@ impl Client {
 
 /// Reads until the body has `text` in it.
 pub(crate) async fn until(body: &mut Incoming, read: &mut String, text: &str) {
+    let by = Instant::now() + PATIENCE;
     while !read.contains(text) {
-        let frame = timeout(DEADLINE, body.frame()).await.expect("in time");
+        let frame = timeout_at(by, body.frame()).await;
         let frame = frame
+            .unwrap_or_else(|_| panic!("{text:?} does not come: {read:?}"))
             .unwrap_or_else(|| panic!("ended before {text:?}: {read:?}"))
             .unwrap();
         if let Ok(data) = frame.into_data() {

@@ -1,6 +1,9 @@
 //! A hub in a process of its own, as a user runs it, so that it can be killed and started again.
 
-use super::{process::signal, watchdog};
+use super::{
+    process::{output, signal},
+    watchdog,
+};
 use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader},
@@ -71,7 +74,7 @@ impl HubProcess {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
         let config = self.home.path().join("tidings.toml");
         command.arg("config").arg("--config").arg(config);
-        let output = command.output().expect("the hub's binary");
+        let output = output(&mut command, PATIENCE);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("text")
     }

@@ -1,8 +1,10 @@
 //! Publishers and a reader that never give up, whatever becomes of the hub: for tests that kill it.
 
-use super::hub::Published;
+use super::{hub::Published, wait::in_time};
 use reqwest::RequestBuilder;
-use std::{collections::VecDeque, convert::Infallible, future::Future, mem, ops::RangeFrom};
+use std::{
+    collections::VecDeque, convert::Infallible, future::Future, mem, ops::RangeFrom, time::Duration,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -11,6 +13,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// The data of the event after which a reader ends.
 pub(crate) const END: &str = "end";
+
+/// For the hub to answer, to be started again, or to deliver so many events, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// For a reader to get all that there is, and for publishers to settle all.
+const PATIENCE_FOR_ALL: Duration = Duration::from_secs(300);
 
 /// Publishers of single events.
 const SINGLES: usize = 4;
@@ -70,7 +77,8 @@ impl Load {
     pub(crate) fn new(origin: String) -> Self {
         let ((starts, starts_seen), (stop, stop_seen)) = (watch::channel(0), watch::channel(false));
         // A connection per request: a kept one may belong to a hub that was killed.
-        let http = reqwest::Client::builder().no_proxy();
+        // It has no limit for all of a stream, but no stream is silent for so long.
+        let http = reqwest::Client::builder().no_proxy().read_timeout(PATIENCE);
         let http = http.pool_max_idle_per_host(0).build().unwrap();
         Self {
             client: Client {
@@ -88,29 +96,27 @@ impl Load {
 
     /// Waits for that many further answers.
     pub(crate) async fn answered_more(&self, count: u64) {
-        more(&self.client.answered, count).await;
+        let goal = *self.client.answered.borrow() + count;
+        reaches(&self.client.answered, goal).await;
     }
 
     /// Waits until readers got that many further events.
     pub(crate) async fn delivered_more(&self, count: u64) {
-        more(&self.client.delivered, count).await;
+        let goal = *self.client.delivered.borrow() + count;
+        reaches(&self.client.delivered, goal).await;
     }
 
     /// Waits until readers got so many events.
     pub(crate) async fn delivered_at_least(&self, count: usize) {
-        let mut delivered = self.client.delivered.subscribe();
-        let goal = count as u64;
-        delivered.wait_for(|now| *now >= goal).await.unwrap();
+        reaches(&self.client.delivered, count as u64).await;
     }
 
     /// The first so many events of a stream, which must come at once.
     pub(crate) async fn read_some(&self, path: &str, count: usize) -> Vec<(String, String)> {
         let is_last = move |events: &[_]| events.len() == count;
-        self.client
-            .clone()
-            .read(path.to_owned(), is_last)
-            .await
-            .events
+        let read = self.client.clone().read(path.to_owned(), is_last);
+        let some = format!("{count} events of {path}");
+        in_time(PATIENCE_FOR_ALL, some, read).await.events
     }
 
     /// Tells publishers and readers that they may try again.
@@ -128,7 +134,12 @@ impl Load {
         let mut task = JoinSet::new();
         let is_last = |events: &[(_, String)]| events.last().is_some_and(|(_, data)| data == END);
         task.spawn(self.client.clone().read(path.to_owned(), is_last));
-        async move { task.join_next().await.unwrap().unwrap() }
+        let path = path.to_owned();
+        async move {
+            let ended = task.join_next();
+            let ended = in_time(PATIENCE_FOR_ALL, format!("the end of {path}"), ended);
+            ended.await.unwrap().unwrap()
+        }
     }
 
     /// All kinds of publishers, to topics below `load/`.
@@ -141,7 +152,7 @@ impl Load {
             tasks.spawn(self.client.clone().arrays(name.to_owned(), keys));
         }
         tasks.spawn(self.client.clone().lines("ndjson".to_owned()));
-        all(tasks)
+        in_time(PATIENCE_FOR_ALL, "publishers that end", all(tasks))
     }
 }
 
@@ -154,10 +165,11 @@ async fn all(mut tasks: JoinSet<Sent>) -> Vec<Sent> {
     all
 }
 
-async fn more(counter: &watch::Sender<u64>, count: u64) {
+async fn reaches(counter: &watch::Sender<u64>, goal: u64) {
     let mut counter = counter.subscribe();
-    let goal = *counter.borrow() + count;
-    counter.wait_for(|now| *now >= goal).await.unwrap();
+    let reached = counter.wait_for(|now| *now >= goal);
+    let reached = in_time(PATIENCE, format!("{goal} of the load"), reached);
+    reached.await.unwrap();
 }
 
 /// Of different lengths, and told apart by its beginning.
@@ -183,7 +195,9 @@ impl Client {
 
     /// Waits for a start of the hub after that one.
     async fn started_after(&mut self, start: u64) {
-        self.starts.wait_for(|now| *now > start).await.unwrap();
+        let started = self.starts.wait_for(|now| *now > start);
+        let started = in_time(PATIENCE, "a start after a connection was lost", started);
+        started.await.unwrap();
     }
 
     fn post(&self, path: &str, kind: &str, body: String) -> RequestBuilder {

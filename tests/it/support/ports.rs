@@ -1,5 +1,6 @@
 //! Ports for servers that have to come back on the same one.
 
+use super::watchdog;
 use std::{
     net::{Ipv4Addr, TcpListener},
     process,
@@ -13,6 +14,7 @@ const COUNT: u16 = 17_000;
 
 /// A port of 127.0.0.1 that nobody listens on, and that is given to nobody else in this process.
 pub(crate) fn free() -> u16 {
+    watchdog::watch();
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Processes begin at different places.
     let begin = process::id().wrapping_mul(2_654_435_761) >> 16;

@@ -1,6 +1,6 @@
 //! A hub inside the test process, on a free port, that drains on drop.
 
-use super::{http1, stream::Stream, watchdog};
+use super::{http1, stream::Stream, wait::in_time, watchdog};
 use std::{net::SocketAddr, path::Path, time::Duration};
 use tempfile::TempDir;
 use tidings::{
@@ -12,7 +12,6 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
-    time::timeout,
 };
 
 /// Longer than an answer or a drain takes on a busy machine: a test that waits so long has failed.
@@ -82,7 +81,8 @@ impl TestServer {
         };
         let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::open(&config).await.unwrap();
+        let opened = in_time(PATIENCE, "an open log", Server::open(&config));
+        let server = opened.await.unwrap();
         let running = server.clone();
         #[expect(clippy::disallowed_methods, reason = "the task is awaited in `stop`")]
         let serving = tokio::spawn(async move { running.serve(listener).await });
@@ -98,8 +98,9 @@ impl TestServer {
     pub(crate) async fn stop(mut self) {
         self.server.shutdown();
         if let Some(serving) = self.serving.take() {
-            let down = timeout(PATIENCE, serving).await;
-            down.expect("a hub that is down in time").unwrap();
+            in_time(PATIENCE, "a hub that is down", serving)
+                .await
+                .unwrap();
         }
     }
 
@@ -158,18 +159,21 @@ impl TestServer {
 
     /// Sends bytes as they are, and gives all that comes back until the hub closes.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut tcp = self.connect().await;
-        // The hub may answer and close before it has read everything.
-        let _ = tcp.write_all(bytes).await;
-        let mut all = Vec::new();
-        let end = timeout(PATIENCE, tcp.read_to_end(&mut all)).await;
         let sent = String::from_utf8_lossy(&bytes[..bytes.len().min(1_000)]);
-        assert!(end.is_ok(), "not closed after {sent:?}");
-        all
+        in_time(PATIENCE, format!("the end after {sent:?}"), async {
+            let mut tcp = self.connect().await;
+            // The hub may answer and close before it has read everything.
+            let _ = tcp.write_all(bytes).await;
+            let mut all = Vec::new();
+            let _ = tcp.read_to_end(&mut all).await;
+            all
+        })
+        .await
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
+        let connect = TcpStream::connect(self.address);
+        in_time(PATIENCE, "a connection", connect).await.unwrap()
     }
 
     /// Opens an SSE stream and reads its head.

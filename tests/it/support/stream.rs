@@ -1,14 +1,19 @@
 //! A reader of Server-Sent Events on a raw connection.
 
+use super::wait::in_time;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 /// How long any step of a test may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a message may take on a busy machine. What keeps a connection alive comes more often, and does not count.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long all may take that is read of a stream up to some text, or to its end.
+const PATIENCE_FOR_ALL: Duration = Duration::from_secs(180);
 
 /// What an `EventSource` would dispatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,21 +43,22 @@ impl Stream {
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
-        let mut tcp = TcpStream::connect(address).await.unwrap();
-        tcp.write_all(format!("{head}\r\n").as_bytes())
-            .await
-            .unwrap();
-        Self::on(tcp).await
+        let asked = in_time(PATIENCE, "a connection", async {
+            let mut tcp = TcpStream::connect(address).await?;
+            tcp.write_all(format!("{head}\r\n").as_bytes()).await?;
+            std::io::Result::Ok(tcp)
+        });
+        Self::on(asked.await.unwrap()).await
     }
 
     /// A stream whose request was already sent.
     pub(crate) async fn on(mut tcp: TcpStream) -> Self {
-        let mut raw = Vec::new();
+        let (mut raw, by) = (Vec::new(), Instant::now() + PATIENCE);
         let end = loop {
             if let Some(end) = raw.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end + 4;
             }
-            let count = timeout(DEADLINE, tcp.read_buf(&mut raw))
+            let count = timeout_at(by, tcp.read_buf(&mut raw))
                 .await
                 .expect("a head in time")
                 .unwrap();
@@ -102,11 +108,15 @@ impl Stream {
 
     /// The next message, or `None` if the stream ends before.
     pub(crate) async fn message(&mut self) -> Option<Message> {
+        self.message_by(Instant::now() + PATIENCE).await
+    }
+
+    async fn message_by(&mut self, by: Instant) -> Option<Message> {
         loop {
             if let Some(message) = self.parsed() {
                 return Some(message);
             }
-            if !self.read().await {
+            if !self.read(by).await {
                 // What came with the end counts.
                 return self.parsed();
             }
@@ -115,8 +125,8 @@ impl Stream {
 
     /// Reads until the hub ends the stream, and gives the messages on the way.
     pub(crate) async fn rest(&mut self) -> Vec<Message> {
-        let mut all = Vec::new();
-        while let Some(message) = self.message().await {
+        let (mut all, by) = (Vec::new(), Instant::now() + PATIENCE_FOR_ALL);
+        while let Some(message) = self.message_by(by).await {
             all.push(message);
         }
         all
@@ -124,9 +134,10 @@ impl Stream {
 
     /// Reads until the body has `text` in it.
     pub(crate) async fn until(&mut self, text: &str) {
+        let by = Instant::now() + PATIENCE_FOR_ALL;
         while !self.text.contains(text) {
             assert!(
-                self.read().await || self.text.contains(text),
+                self.read(by).await || self.text.contains(text),
                 "ended before {text:?}: {:?}",
                 self.text
             );
@@ -135,9 +146,9 @@ impl Stream {
 
     /// Reads what comes next into the text; whether anything did.
     pub(crate) async fn more(&mut self) -> bool {
-        let before = self.text.len();
+        let (before, by) = (self.text.len(), Instant::now() + PATIENCE);
         while self.text.len() == before {
-            if !self.read().await {
+            if !self.read(by).await {
                 return self.text.len() > before;
             }
         }
@@ -149,13 +160,17 @@ impl Stream {
         &mut self.tcp
     }
 
-    async fn read(&mut self) -> bool {
+    async fn read(&mut self, by: Instant) -> bool {
         if self.ended {
             return false;
         }
-        let read = timeout(DEADLINE, self.tcp.read_buf(&mut self.raw)).await;
-        let read =
-            read.unwrap_or_else(|_| panic!("nothing came in time after {:?}", tail_of(&self.text)));
+        let read = timeout_at(by, self.tcp.read_buf(&mut self.raw)).await;
+        let read = read.unwrap_or_else(|_| {
+            panic!(
+                "what is awaited does not come after {:?}",
+                tail_of(&self.text)
+            )
+        });
         self.ended |= !matches!(read, Ok(1..));
         self.unchunk();
         !self.ended

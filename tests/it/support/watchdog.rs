@@ -1,5 +1,6 @@
 //! An end for tests that find none: the harness would wait for them for ever, and never say for which.
 
+use super::process;
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -31,16 +32,25 @@ impl Drop for Watched {
 }
 
 /// Has the test on whose thread this is called end within [`TIME_MAX`]: if it does not, it is named, with what it waits for, and
-/// the whole run ends. What starts servers and clients for tests calls this.
+/// the whole run ends. What starts servers and clients for tests, or takes a port for one, calls this.
 pub(crate) fn watch() {
     static START: Once = Once::new();
     START.call_once(|| {
-        thread::spawn(look);
+        if !takes_any_time() {
+            thread::spawn(look);
+        }
     });
     // Threads of tests are named after them, and those of runtimes and helpers are not.
     let thread = thread::current();
-    let Some(name) = thread.name().filter(|name| name.contains("::")) else {
-        return;
+    let name = match thread.name() {
+        Some(name) if name.contains("::") => name,
+        // One thread runs all tests: the harness has named the last, and nobody sees where it ends. Its time begins again here.
+        Some("main") => {
+            let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+            running.insert("(the last that has begun)".to_owned(), Instant::now());
+            return;
+        }
+        _ => return,
     };
     WATCHED.with_borrow_mut(|watched| {
         watched.get_or_insert_with(|| {
@@ -49,6 +59,12 @@ pub(crate) fn watch() {
             Watched(name.to_owned())
         });
     });
+}
+
+/// Whether somebody asked for more rounds of a test than it has: it has an end in time of its own.
+fn takes_any_time() -> bool {
+    let mut knobs = ["KILL_ROUNDS", "CLUSTER_ROUNDS"].into_iter();
+    knobs.any(|knob| std::env::var_os(knob).is_some())
 }
 
 fn look() {
@@ -64,12 +80,15 @@ fn look() {
 
 /// Says what is known, past the harness, which would keep it for the end of the test.
 fn end(name: &str, after: Duration) -> ! {
-    let list = Command::new("ps")
-        .args(["-eo", "pid,ppid,stat,etimes,wchan:20,args"])
-        .output();
-    let processes = list.map_or_else(|error| error.to_string().into_bytes(), |list| list.stdout);
-    let mut stderr = std::io::stderr().lock();
-    let _ = stderr.write_all(&processes);
+    let mut stderr = std::io::stderr();
     let _ = writeln!(stderr, "test {name} has not ended after {after:?}: FAILED");
+    let list = thread::spawn(|| {
+        let mut list = Command::new("ps");
+        list.args(["-eo", "pid,ppid,stat,etimes,wchan:20,args"]);
+        process::output(&mut list, Duration::from_secs(30))
+    });
+    if let Ok(list) = list.join() {
+        let _ = stderr.write_all(&list.stdout);
+    }
     exit(101);
 }

@@ -3,7 +3,8 @@
 use super::{
     http2,
     server::{Answer, TestServer},
-    stream::DEADLINE,
+    stream::{DEADLINE, PATIENCE},
+    wait::in_time,
 };
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
@@ -123,13 +124,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// The next message but for pings and pongs; `None` once the connection is gone.
     pub(crate) async fn next_raw(&mut self) -> Option<Message> {
-        loop {
-            match timeout(DEADLINE, self.inner.next()).await.expect("in time") {
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(message)) => return Some(message),
-                Some(Err(_)) | None => return None,
+        let next = async {
+            loop {
+                match self.inner.next().await {
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(message)) => return Some(message),
+                    Some(Err(_)) | None => return None,
+                }
             }
-        }
+        };
+        in_time(PATIENCE, "a message or the end", next).await
     }
 
     /// The next events of a subscription, of one message: nothing else may come before.

@@ -1,6 +1,11 @@
 //! The end: a hub that goes down says when to come back, and one whose clients are gone finds out.
 
-use crate::support::{server::TestServer, stream::DEADLINE, wait::wait_until, ws::Socket};
+use crate::support::{
+    server::TestServer,
+    stream::DEADLINE,
+    wait::{in_time, wait_until},
+    ws::Socket,
+};
 use futures_util::StreamExt;
 use serde_json::json;
 use std::{
@@ -124,12 +129,16 @@ async fn a_full_hub_turns_away_and_has_room_again_when_one_ends() {
     );
     drop(one);
     wait_until("its place is free", || hub.server.hub().feeds() == 1).await;
-    let mut opened = Socket::try_open(&hub, "/ws?topic=a", &[]).await;
-    while opened.is_err() {
-        // The place is given back a moment after the feed.
-        tokio::task::yield_now().await;
-        opened = Socket::try_open(&hub, "/ws?topic=a", &[]).await;
-    }
+    // The place is given back a moment after the feed.
+    let opened = async {
+        loop {
+            if let Ok(socket) = Socket::try_open(&hub, "/ws?topic=a", &[]).await {
+                return socket;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let _opened = in_time(DEADLINE, "a place", opened).await;
     hub.stop().await;
 }
 

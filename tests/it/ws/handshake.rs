@@ -2,6 +2,8 @@
 
 use crate::support::{
     server::{Answer, TestServer},
+    stream::DEADLINE,
+    wait::in_time,
     witness::{Witness, check},
     ws::Socket,
 };
@@ -50,7 +52,8 @@ async fn the_key_is_answered_and_the_subprotocol_is_selected_if_it_is_offered() 
         .await
         .unwrap();
     let mut head = vec![0; 2_000];
-    let count = tcp.read(&mut head).await.unwrap();
+    let read = in_time(DEADLINE, "an answer", tcp.read(&mut head));
+    let count = read.await.unwrap();
     let head = String::from_utf8_lossy(&head[..count]).to_ascii_lowercase();
     // The example of RFC 6455.
     for line in [

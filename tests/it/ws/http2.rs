@@ -1,7 +1,12 @@
 //! The same over HTTP/2, by extended CONNECT.
 
 use crate::support::{
-    http2::Client, server::TestServer, wait::wait_until, witness::Witness, ws::Socket,
+    http2::Client,
+    server::TestServer,
+    stream::DEADLINE,
+    wait::{in_time, wait_until},
+    witness::Witness,
+    ws::Socket,
 };
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -64,7 +69,8 @@ async fn what_is_refused_is_so_in_words() {
     ] {
         let answer = client.connect_socket(path, headers).await;
         assert_eq!(answer.status(), status, "{path}");
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body = in_time(DEADLINE, "a body", answer.into_body().collect());
+        let body = body.await.unwrap().to_bytes();
         let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(problem["type"], format!("/problems/{kind}"), "{path}");
     }

@@ -1,7 +1,7 @@
 //! The home of servers that a test starts: a directory, the processes in it, and a guard that removes both when the test
 //! process has ended, however it ended.
 
-use crate::support::watchdog;
+use crate::support::{process, watchdog};
 use std::{
     fs::{self, File, OpenOptions},
     os::unix::process::CommandExt as _,
@@ -101,7 +101,7 @@ impl Home {
 
     /// Waits until it is gone.
     pub(crate) fn ended(&self, server: &mut Child) {
-        server.wait().expect("a child's exit status");
+        process::ended(server);
         // It was never there if the shell had not come so far.
         let _ = fs::remove_file(self.join("processes").join(server.id().to_string()));
     }
@@ -136,6 +136,6 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         drop(self.guard.stdin.take());
-        self.guard.wait().expect("the guard's exit status");
+        process::ended(&mut self.guard);
     }
 }

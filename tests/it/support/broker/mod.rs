@@ -12,7 +12,7 @@ mod tls;
 pub(crate) use guard::Home;
 pub(crate) use shared::{fresh_name, shared};
 
-use super::{ports, process::signal};
+use super::{ports, process::signal, wait::in_time};
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
@@ -229,11 +229,14 @@ impl Broker {
 
     /// Removes all that the journal of that name has stored, while it runs.
     pub(crate) async fn wipe(&self, name: &str) {
-        match self.kind {
-            Kind::Redis => redis::wipe(self).await,
-            Kind::Nats => nats::wipe(self, name).await,
-            Kind::RabbitMq => rabbitmq::wipe(self, name).await,
-        }
+        in_time(PATIENCE, "it is wiped", async {
+            match self.kind {
+                Kind::Redis => redis::wipe(self).await,
+                Kind::Nats => nats::wipe(self, name).await,
+                Kind::RabbitMq => rabbitmq::wipe(self, name).await,
+            }
+        })
+        .await;
     }
 
     /// Kills Redis, and starts it without the last bytes of its append-only file: as if they had never reached the disk.

@@ -1,7 +1,7 @@
 //! RabbitMQ, started without Debian's wrapper, which wants to be root and to become another user.
 
 use super::{Broker, tls};
-use crate::support::ports;
+use crate::support::{ports, stream::PATIENCE};
 use lapin::{
     BasicProperties, Confirmation, Connection, ConnectionProperties,
     options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
@@ -9,6 +9,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use std::{fs, process::Command};
+use tokio::time::timeout;
 
 /// A stream that is there from the first start on, to see whether streams can be used.
 const PROBE: &str = "tests.probe";
@@ -25,7 +26,7 @@ pub(crate) async fn connect(broker: &Broker) -> anyhow::Result<Connection> {
     let runtime = lapin::runtime::default_runtime()?;
     let url = broker.url();
     let connection = Connection::connect_with_config(&url, properties, config, runtime);
-    Ok(connection.await?)
+    Ok(timeout(PATIENCE, connection).await??)
 }
 
 /// What makes a queue a stream.

@@ -1,9 +1,11 @@
 //! A stream as a reader of a crowd sees it: parsed as it comes, and nothing kept of it.
 
+use crate::support::{stream::PATIENCE, wait::in_time};
 use std::{io, net::SocketAddr};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 
 /// One event of a stream. A control event has its name, others none.
@@ -32,7 +34,7 @@ impl Feed {
         path: &str,
         last_event_id: Option<&str>,
     ) -> io::Result<Self> {
-        let mut tcp = TcpStream::connect(address).await?;
+        let mut tcp = timeout(PATIENCE, TcpStream::connect(address)).await??;
         let id = last_event_id.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
         let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{id}\r\n");
         tcp.write_all(head.as_bytes()).await?;
@@ -74,16 +76,19 @@ impl Feed {
         }
     }
 
-    /// The next whole block, which is waited for; `None` if the stream ends before.
+    /// The next whole block, which must come in time; `None` if the stream ends before.
     pub(crate) async fn next(&mut self) -> Option<Block> {
-        loop {
-            if let Some(block) = self.block() {
-                return Some(block);
+        let next = async {
+            loop {
+                if let Some(block) = self.block() {
+                    return Some(block);
+                }
+                if !self.more().await {
+                    return self.block();
+                }
             }
-            if !self.more().await {
-                return self.block();
-            }
-        }
+        };
+        in_time(PATIENCE, "an event or the end", next).await
     }
 
     /// `false` at the last chunk.
