@@ -1,8 +1,8 @@
 // The browser client where there is no browser: its pure parts, a subscription without other tabs, and its package.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -314,6 +314,12 @@ test("the package installs and has what its types say", async () => {
     const typed = [...types.matchAll(/^export (?:class|function) (\w+)/gm)].map(([, name]) => name);
     assert.deepEqual(names, typed.sort());
     assert.equal(readFileSync(join(home, "node_modules/tidings-client/index.js"), "utf8"), client);
+
+    copyFileSync(new URL("types.ts", import.meta.url), join(home, "types.ts"));
+    const compiler = fileURLToPath(new URL("node_modules/typescript/bin/tsc", import.meta.url));
+    const options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom"];
+    const compiled = spawnSync(compiler, [...options, "types.ts"], { cwd: home, encoding: "utf8" });
+    assert.deepEqual([compiled.status, compiled.stdout], [0, ""]);
   } finally {
     rmSync(home, { recursive: true });
   }
