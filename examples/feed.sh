@@ -7,6 +7,8 @@ set -eu
 
 hub=${HUB:-http://127.0.0.1:8080}
 again_after=1 # second
+newline="
+"
 
 usage() {
     cat <<'END'
@@ -66,21 +68,23 @@ read_sse() { # read_sse FILE TOPIC...
     shift
     while :; do
         stream sse "$(cat "$file")" "$@" | {
-            event="" id=""
+            event="" id="" data=""
             while IFS= read -r line; do
                 case $line in
                 "event: "*) event=${line#event: } ;;
                 "id: "*) id=${line#id: } ;;
-                "data: "*)
+                "data: "*) data=$data${line#data: }$newline ;;
+                "") # the end of an event: one that is cut off before comes again
+                    about=""
                     case $event in
-                    tidings.gap) show "curl -N" "missed something: ${line#data: }" ;;
-                    tidings.*) ;;
-                    *) show "curl -N" "${line#data: }" ;;
+                    tidings.gap) about="missed something: " ;;
+                    tidings.*) data="" ;;
                     esac
-                    ;;
-                "") # the end of an event: it is dealt with
+                    printf %s "$data" | while IFS= read -r line; do
+                        show "curl -N" "$about$line"
+                    done
                     [ -z "$id" ] || echo "$id" >"$file"
-                    event="" id=""
+                    event="" id="" data=""
                     ;;
                 esac
             done

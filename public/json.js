@@ -4,10 +4,14 @@
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 /** What fits into a line of so many characters stays on one line. */
 const LINE_CHARS = 72;
+/** Longer text stays as it is, as on a page that the hub renders. */
+const TEXT_CHARS_MAX = 64 * 1024;
+/** So does what has more brackets within each other: each puts two spaces before all lines within it. */
+const DEPTH_MAX = 127;
 
-/** The text indented, as `[kind, text]` pairs, or null if it is not a JSON object or array. */
+/** The text indented, as `[kind, text]` pairs; null if it is no JSON object or array, or one too long or too deep. */
 export function pretty(text) {
-  if (!/^\s*[{[]/.test(text)) return null;
+  if (text.length > TEXT_CHARS_MAX || !/^\s*[{[]/.test(text)) return null;
   try {
     JSON.parse(text);
   } catch {
@@ -15,6 +19,7 @@ export function pretty(text) {
   }
   const tokens = text.match(TOKEN);
   const widths = flatWidths(tokens);
+  if (!widths) return null;
   const out = [];
   let depth = 0;
   let flat = 0; // how many of the open brackets are on one line with their contents
@@ -48,18 +53,18 @@ function kind(token, next) {
   return /^[-\d]/.test(token) ? "number" : "literal";
 }
 
-/** For each opening bracket, how many characters it and its contents are on one line. */
+/** For each opening bracket, how many characters it and its contents are on one line. Null if they are too deep. */
 function flatWidths(tokens) {
   const widths = [];
   const open = [];
   let width = 0;
-  tokens.forEach((token, at) => {
-    if (token === "{" || token === "[") open.push([at, width]);
+  for (const [at, token] of tokens.entries()) {
+    if ((token === "{" || token === "[") && open.push([at, width]) > DEPTH_MAX) return null;
     width += token === "," || token === ":" ? 2 : token.length;
     if (token === "}" || token === "]") {
       const [from, before] = open.pop();
       widths[from] = width - before;
     }
-  });
+  }
   return widths;
 }

@@ -97,20 +97,28 @@ export function noteRow(kind, title, text, facts = []) {
 
 function dataBlock(data) {
   if (data === "") return element("p", "no-data", "no data");
-  const tokens = pretty(data) ?? [["text", data]];
   const block = element("pre", "data");
-  const { shown, whole, lines } = cut(tokens);
-  block.append(...shown.map(token));
+  const { shown, whole, lines } = cut(tokens(data));
+  show(block, shown);
   if (whole) return block;
   const more = element("button", "more", `Show all ${lines.toLocaleString()} lines, ${size(data)}`);
   more.type = "button";
   more.addEventListener("click", () => {
-    block.replaceChildren(...tokens.map(token));
+    // Made again: tokens take much more than the data, and few rows are asked for all of it.
+    show(block, tokens(data));
     more.remove();
     block.tabIndex = 0;
     block.focus();
   });
   return element("div", "cut", block, more);
+}
+
+const tokens = (data) => pretty(data) ?? [["text", data]];
+
+/** (One by one: they may be more than a call takes arguments.) */
+function show(block, tokens) {
+  block.replaceChildren();
+  for (const one of tokens) block.append(token(one));
 }
 
 /** As much of the tokens as a row shows at first. */

@@ -1,9 +1,8 @@
 // Tidings in a browser: see docs/browser.md.
 //
 // The tab with the lock leads: it reads one stream of all tabs' topics, and tells *stretches* `{from, to, topics, events}`:
-// all that there is beyond the cursor `from`, up to `to`. A subscription has its own cursor, and takes what is beyond it; if
-// a stretch begins beyond it (after a gap `from` is null), it first catches up by reading pages. So nothing is lost or comes
-// twice, whatever is lost between tabs, and however many believe that they lead.
+// all that there is beyond the cursor `from`, up to `to`. A subscription takes what is beyond its own cursor. If a stretch
+// begins beyond that (after a gap `from` is null), it reads pages first.
 
 const HEARTBEAT_MS = 2000;
 /** A stream so silent is dead or held back, a leader so silent hangs. */
@@ -15,11 +14,11 @@ const CALL_BEATS = 5;
 const RETRY_MS = 2000;
 const RETRY_MAX_MS = 30_000;
 const POLL_S = 20;
-/** Until a stream is tried again after it fell back to polling: at first, then doubled, at most. */
+/** Polling lasts so long at first, then doubled, at most. */
 const POLL_MS = 60_000;
 const POLL_MAX_MS = 3_600_000;
 const PAGE_MS = 30_000;
-/** Stretches held while pages are read; if the oldest have to go, it reads on. */
+/** Stretches held while pages are read; without the oldest it reads on. */
 const HELD_MAX = 100;
 const PUBLISH_TRIES = 5;
 
@@ -45,7 +44,8 @@ export function matches(pattern, topic) {
 
 /** Below 0 if cursor `a` is before `b`, 0 if it is `b`, NaN if their epochs differ. */
 export function compare(a, b) {
-  const [[epoch, x], [other, y]] = [a.split("-"), b.split("-")];
+  const [epoch, x] = a.split("-");
+  const [other, y] = b.split("-");
   // Numbers beyond 2^53, as decimals: the longer is the larger.
   return epoch === other ? x.length - y.length || (x > y) - (x < y) : NaN;
 }
@@ -56,7 +56,7 @@ export const backoff = (baseMs, failures, random = Math.random()) =>
 /** The hub's last word: to try again cannot help. `problem` is its body (RFC 9457). */
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem.title ?? `HTTP ${status}`);
+    super(problem.title);
     this.status = status;
     this.problem = problem;
   }
@@ -64,10 +64,13 @@ export class Refused extends Error {
 
 async function check(response, type = "application/json") {
   const { ok, status, headers } = response;
-  if (ok && headers.get("Content-Type")?.startsWith(type)) return response;
-  const refused = new Refused(status, await response.json().catch(() => ({})));
-  if (status >= 400 && status < 500 && status !== 408 && status !== 429) throw refused;
-  throw Object.assign(new Error(refused.message), { retryMs: 1000 * headers.get("Retry-After") || undefined });
+  const is = (type) => headers.get("Content-Type")?.startsWith(type);
+  if (ok && is(type)) return response;
+  const problem = await response.json().catch(() => {});
+  // What is no problem of the hub's is a proxy's, and may pass.
+  const own = is("application/problem+json") && /^\/problems\//.test(problem?.type);
+  if (own && !/5..|408|429/.test(status)) throw new Refused(status, problem);
+  throw Object.assign(new Error(problem?.title ?? `HTTP ${status}`), { retryMs: 1000 * headers.get("Retry-After") || undefined });
 }
 
 /** What subscriptions to one hub share. */
@@ -79,23 +82,20 @@ class Line {
   pauses = new Set();
   pollUntil = 0;
   pollMs = POLL_MS;
-  apart = !(globalThis.document && globalThis.isSecureContext && navigator.locks);
+  apart = !(globalThis.document && navigator.locks);
 
   constructor(url) {
     this.url = url;
     this.name = `tidings 1 ${url}`;
     const page = globalThis.document;
     if (!page) return;
-    const on = (target, type, act) => target.addEventListener(type, act);
-    for (const [target, away, back] of [[globalThis, "pagehide", "pageshow"], [page, "freeze", "resume"]]) {
-      on(target, away, () => this.sleep());
-      on(target, back, () => this.wake());
-    }
-    on(globalThis, "online", () => this.retry());
-    on(page, "visibilitychange", () => {
-      if (page.hidden) return;
-      this.retry();
-      this.channel?.postMessage({ retry: true });
+    addEventListener("pagehide", () => this.sleep());
+    addEventListener("pageshow", () => this.wake());
+    addEventListener("online", () => this.retry());
+    page.addEventListener("freeze", () => this.sleep());
+    page.addEventListener("resume", () => this.wake());
+    page.addEventListener("visibilitychange", () => {
+      if (!page.hidden) this.say({ retry: true });
     });
   }
 
@@ -110,20 +110,44 @@ class Line {
     else this.sleep();
   }
 
-  get(topics, query, { signal }) {
-    const url = new URL("events", this.url);
-    url.search = new URLSearchParams([...topics.map((topic) => ["topic", topic]), ...Object.entries(query)]);
-    return fetch(url, { signal, cache: "no-store" });
-  }
-
-  async page(topics, start, request, wait = 0, patienceMs = PAGE_MS) {
-    const timer = setTimeout(() => request.abort(SILENT), 1000 * wait + patienceMs);
+  /** The answer's text as it comes. It is waited for so long, and for each part. */
+  async *get({ topics, request: { signal } }, query, patienceMs, type) {
+    const request = new AbortController();
+    let timer;
+    const watch = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => request.abort(SILENT), patienceMs);
+    };
+    signal.throwIfAborted();
+    signal.onabort = () => request.abort(signal.reason);
+    watch();
     try {
-      const query = { ...start, format: "json", limit: 1000, wait };
-      return await (await check(await this.get(topics, query, request))).json();
+      const search = new URLSearchParams(query);
+      for (const topic of topics) search.append("topic", topic);
+      const response = await fetch(`${this.url}events?${search}`, { signal: request.signal, cache: "no-store" });
+      const { body } = await check(response, type);
+      const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        watch();
+        const { done, value } = await reader.read();
+        request.signal.throwIfAborted();
+        if (done) return;
+        yield value;
+      }
+    } catch (error) {
+      // Not all browsers throw the reason itself.
+      throw request.signal.reason ?? error;
     } finally {
       clearTimeout(timer);
+      request.abort();
     }
+  }
+
+  async page(owner, start, wait = 0, patienceMs = PAGE_MS) {
+    const query = { ...start, format: "json", limit: 1000, wait };
+    let text = "";
+    for await (const part of this.get(owner, query, 1000 * wait + patienceMs)) text += part;
+    return JSON.parse(text);
   }
 
   /** Ends early if the hub may be reached again. */
@@ -254,7 +278,7 @@ class Line {
 
   /** Where all who have caught up are. */
   lowest(others) {
-    const own = [...this.subscriptions].map(({ ready, reading, cursor }) => ready && !reading && cursor);
+    const own = [...this.subscriptions].map(({ ready, request, cursor }) => ready && !request && cursor);
     const cursors = [...own, ...others].filter(Boolean);
     return cursors.sort((a, b) => compare(a, b) || 0)[0];
   }
@@ -315,7 +339,6 @@ class Line {
       if (error !== SILENT || this.alive) throw error;
     }
     // If a page comes, streams are held back.
-    this.request = new AbortController();
     await this.poll(0, SILENCE_MS);
     this.pollUntil = now() + this.pollMs;
     this.pollMs = Math.min(2 * this.pollMs, POLL_MAX_MS);
@@ -328,18 +351,14 @@ class Line {
       const ms = backoff(retryMs, this.failures++);
       this.set({ state: "waiting", reason, retryMs: ms });
       await this.pause(ms);
-    } else if (this.peers.size) {
-      this.channel.postMessage({ part: true });
-      this.part();
-    } else {
+    } else if (this.peers.size) this.say({ part: true });
+    else {
       this.set({ state: "refused", reason, problem });
       await this.rest();
     }
   }
 
   async stream() {
-    const { request } = this;
-    let timer;
     let events = [];
     let rest = "";
     const tell = () => {
@@ -352,9 +371,8 @@ class Line {
         tell();
         this.say({ from: (this.from = null) });
       } else if (line.open) {
-        this.at = line.open.cursor;
+        this.stretch([], line.open.cursor);
         this.set({ state: "open", via: "stream" });
-        if (!this.from) this.say({ from: null });
       } else if (line.heartbeat) {
         this.alive = true;
         this.failures = 0;
@@ -365,33 +383,17 @@ class Line {
         throw Object.assign(new Error("The hub is going down."), { retryMs: line.close.retry });
       }
     };
-    const query = { format: "ndjson", open: 1, heartbeat: `${HEARTBEAT_MS}ms`, ...(this.at && { after: this.at }) };
-    const watch = () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => request.abort(SILENT), SILENCE_MS);
-    };
-    watch();
-    try {
-      const response = await check(await this.get(this.topics, query, request), "application/x-ndjson");
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      for (;;) {
-        watch();
-        const { done, value } = await reader.read();
-        if (done || request.signal.aborted) return;
-        const lines = (rest + value).split("\n");
-        rest = lines.pop();
-        for (const line of lines) if (line) take(JSON.parse(line));
-        tell();
-      }
-    } finally {
-      clearTimeout(timer);
+    const query = { ...(this.at && { after: this.at }), format: "ndjson", open: 1, heartbeat: `${HEARTBEAT_MS}ms` };
+    for await (const part of this.get(this, query, SILENCE_MS, "application/x-ndjson")) {
+      const lines = (rest + part).split("\n");
+      rest = lines.pop();
+      for (const line of lines) if (line) take(JSON.parse(line));
+      tell();
     }
   }
 
   async poll(wait, patienceMs) {
-    const { request } = this;
-    const page = await this.page(this.topics, this.at && { after: this.at }, request, wait, patienceMs);
-    request.signal.throwIfAborted();
+    const page = await this.page(this, this.at && { after: this.at }, wait, patienceMs);
     if (page.gap) this.from = null;
     this.stretch(page.events, page.cursor);
     return page;
@@ -447,37 +449,36 @@ class Subscription {
     if (this.#closed) return;
     this.#closed = true;
     this.rest();
-    stored(() => delete sessionStorage[this.#key]);
+    if (this.#key) stored(() => delete sessionStorage[this.#key]);
     this.#line.remove(this);
     this.#show();
   }
 
   rest() {
     this.ready = false;
-    this.reading?.abort();
-    this.reading = undefined;
+    this.request?.abort();
+    this.request = undefined;
   }
 
-  /** Until it can take what the leader tells. */
+  /** Until it can take what the leader tells; `request` is set meanwhile. */
   async read() {
-    const reading = (this.reading = new AbortController());
+    const request = (this.request = new AbortController());
     let failures = 0;
     let tries = 0;
     for (let more = true; more; ) {
       this.#again = false;
       try {
         const start = this.cursor ? { after: this.cursor } : this.#start;
-        const page = await this.#line.page(this.topics, start, reading);
-        if (this.reading !== reading) return;
+        const page = await this.#line.page(this, start);
+        if (this.request !== request) return;
         failures = 0;
         this.#error = undefined;
         if (page.gap) this.#call("onGap", page.gap);
         this.#take(page.events, page.cursor);
-        if (this.reading !== reading) return;
         more = page.more || this.#again || (!this.#join() && ++tries < 3);
         if (more && tries) await this.#line.pause(200);
       } catch (error) {
-        if (this.reading !== reading) return;
+        if (this.request !== request) return;
         const { message: reason, problem, retryMs = RETRY_MS / 2 } = error;
         const ms = backoff(retryMs, failures++);
         this.#error = problem ? { state: "refused", reason, problem } : { state: "waiting", reason, retryMs: ms };
@@ -485,10 +486,10 @@ class Subscription {
         if (problem) return;
         await this.#line.pause(ms);
       }
-      if (this.reading !== reading) return;
+      if (this.request !== request) return;
     }
     this.#held = [];
-    this.reading = undefined;
+    this.request = undefined;
     if (!this.ready) {
       this.ready = true;
       this.#line.changed();
@@ -501,7 +502,7 @@ class Subscription {
     if (this.#covered && this.cursor && from !== undefined) {
       if (from === null) this.#again = true;
       else if (this.#held.push({ from, to, events }) > HELD_MAX) this.#held.shift();
-      if (!this.reading && (this.#again || !this.#join())) this.read();
+      if (!this.request && (this.#again || !this.#join())) this.read();
     }
     this.#show();
   }
@@ -556,7 +557,7 @@ function stored(use) {
   } catch {}
 }
 
-const lines = new Map();
+const lines = {};
 
 export class Tidings {
   constructor(url) {
@@ -565,8 +566,8 @@ export class Tidings {
   }
 
   subscribe(topics, options = {}) {
-    if (!lines.has(this.url)) lines.set(this.url, new Line(this.url));
-    return new Subscription(lines.get(this.url), [...new Set([topics].flat())], options);
+    const line = (lines[this.url] ??= new Line(this.url));
+    return new Subscription(line, [...new Set([topics].flat())], options);
   }
 
   /** Stores it once, however often it is sent. */
@@ -576,7 +577,7 @@ export class Tidings {
     const headers = { "Content-Type": "application/json" };
     for (let tries = 1; ; tries++) {
       try {
-        const response = await fetch(new URL("publish", this.url), { method: "POST", headers, body, signal });
+        const response = await fetch(`${this.url}publish`, { method: "POST", headers, body, signal });
         return await (await check(response)).json();
       } catch (error) {
         if (error.problem || signal?.aborted || tries === PUBLISH_TRIES) throw error;

@@ -104,11 +104,14 @@ impl Message {
             text: String,
         }
         // What somebody published at a shell is words as they are. `said` in the page sees it in the same way.
-        let words = |_| Said {
+        let words = || Said {
             from: String::new(),
             text: String::from_utf8_lossy(&event.data).into_owned(),
         };
-        let Said { from, text } = serde_json::from_slice(&event.data).unwrap_or_else(words);
+        // (serde would take an array for an object, too.)
+        let is_object = event.data.trim_ascii_start().starts_with(b"{");
+        let said = serde_json::from_slice(&event.data);
+        let Said { from, text } = said.ok().filter(|_| is_object).unwrap_or_else(words);
         let time = rfc3339(event.time_ms);
         Self { from, text, time }
     }

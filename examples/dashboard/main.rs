@@ -208,8 +208,10 @@ async fn read(hub: &Server) -> anyhow::Result<(Subscription, Table)> {
 
 impl Table {
     /// An event is a whole row. What is none, as anybody may publish, is passed over here and in the page.
+    /// (serde would take an array for an object, too.)
     fn apply(&mut self, event: &Event) {
         if let Ok(order) = serde_json::from_slice::<Order>(&event.data)
+            && event.data.trim_ascii_start().starts_with(b"{")
             && event.topic.as_str() == format!("orders/{}", order.id)
         {
             self.orders.insert(order.id, order);
@@ -289,9 +291,7 @@ async fn change(
     headers: HeaderMap,
     body: String,
 ) -> Result<Redirect, StatusCode> {
-    // A page elsewhere on the web can send a form here, too.
-    let site = headers.get("sec-fetch-site");
-    if site.is_some_and(|site| site != "same-origin") {
+    if !is_own(&headers) {
         return Err(StatusCode::FORBIDDEN);
     }
     let status = body.trim().strip_prefix("status=").and_then(Status::named);
@@ -309,6 +309,20 @@ async fn change(
         let _ = app.table.subscribe().wait_for(there).await;
     }
     Ok(Redirect::to("/"))
+}
+
+/// Whether a request comes from a page of this server, or from no page: one elsewhere on the web can send a form here, too.
+fn is_own(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site == "same-origin";
+    }
+    // Over plain HTTP browsers send that to none but this very machine.
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return true;
+    };
+    let host = headers.get(header::HOST);
+    let origin = origin.to_str().ok().and_then(|url| url.split_once("://"));
+    origin.is_some_and(|(_, authority)| host.is_some_and(|host| host == authority))
 }
 
 impl Status {

@@ -18,6 +18,9 @@ const GROWTH_MAX: usize = 16;
 /// Little data may become so long in any case.
 const GROWN_BYTES_MIN: usize = 16 << 10; // 16 KiB
 
+/// And so does what has more brackets than that within each other.
+const DEPTH_MAX: usize = 127;
+
 /// What a piece of JSON is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -93,8 +96,7 @@ fn pretty(text: &str, mut take: impl FnMut(Kind, &str) -> Option<()>) -> Option<
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let tokens = tokens(text);
     let widths = flat_widths(&tokens);
-    // serde reads no more than 127 brackets within each other.
-    let lines = format!("\n{:254}", "");
+    let lines = format!("\n{}", "  ".repeat(DEPTH_MAX));
     let newline = |depth: usize| lines.get(..=2 * depth).unwrap_or(&lines);
     // Of the open brackets so many are on one line with their contents.
     let (mut depth, mut flat) = (0, 0);
@@ -102,6 +104,7 @@ fn pretty(text: &str, mut take: impl FnMut(Kind, &str) -> Option<()>) -> Option<
         match token {
             "{" | "[" => {
                 depth += 1;
+                (depth <= DEPTH_MAX).then_some(())?;
                 take(Kind::Plain, token)?;
                 if flat > 0 || 2 * depth + widths[at] <= LINE_CHARS {
                     flat += 1;
@@ -230,6 +233,9 @@ mod tests {
             assert_eq!(whole(text), None, "{text:?}");
         }
         assert_eq!(whole(&"[".repeat(100_000)), None);
+        let nested = |deep| "[".repeat(deep) + &"]".repeat(deep);
+        assert!(whole(&nested(DEPTH_MAX)).is_some());
+        assert_eq!(whole(&nested(DEPTH_MAX + 1)), None);
     }
 
     #[test]

@@ -188,6 +188,13 @@ for (const page of pages) {
   await shows(page, "over");
   assert.deepEqual(await shown(page), [...all, ...spoken]);
 }
+
+// An array of two words is words, too, with scripts and without.
+const array = '["page 0", "hello"]';
+execFileSync("curl", ["-sS", "--fail", "--noproxy", "*", "-d", array, `${nodes[1]}/topics/${ROOM}`]);
+await shows(pages[0], array);
+const plain = await open(await browser.newContext({ javaScriptEnabled: false }), nodes[1]);
+assert.equal((await shown(plain)).at(-1), array);
 curl.kill();
 python.kill();
 client.close();

@@ -83,6 +83,7 @@ function parsed(data) {
 const changing = [change(), change()];
 await fetch(`${origin}/topics/orders/rubbish`, { method: "POST", body: "no order" });
 await fetch(`${origin}/topics/orders/1`, { method: "POST", body: '{"id":1,"customer":"x","total":"1.00","status":"lost"}' });
+await fetch(`${origin}/topics/orders/99`, { method: "POST", body: '[99,"x","1.00","new"]' });
 
 // ---- Pages, opened meanwhile ----
 
@@ -146,7 +147,10 @@ await still.waitForSelector(`[data-id="${shipped}"] .shipped`);
 for (const page of [...pages, still]) await settled(page);
 
 // Not by a page elsewhere.
-const headers = { "Sec-Fetch-Site": "cross-site" };
-assert.equal((await fetch(`${origin}/orders/1`, { method: "POST", body: "status=new", headers })).status, 403);
+const from = async (headers) =>
+  (await fetch(`${origin}/orders/1`, { method: "POST", body: "status=new", redirect: "manual", headers })).status;
+assert.equal(await from({ "Sec-Fetch-Site": "cross-site" }), 403);
+for (const other of ["http://elsewhere.test", "null", "http://127.0.0.1"]) assert.equal(await from({ Origin: other }), 403);
+assert.equal(await from({ Origin: origin }), 303);
 assert.deepEqual(complaints, []);
 await finish(browser);

@@ -1,8 +1,8 @@
 // The browser client where there is no browser: its pure parts, a subscription without other tabs, and its package.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -55,11 +55,19 @@ const page = (cursor, events = [], more) => () =>
   Response.json({ events, cursor, more: false, gap: null, ...more });
 const lines = (...all) => all.map((line) => `${JSON.stringify(line)}\n`).join("");
 const opened = (n) => ({ open: { cursor: `1-${n}` } });
-const problem = (status, title) => () => Response.json({ title }, { status });
+const answer = (status, type, body) => () => new Response(body, { status, headers: { "Content-Type": type } });
+const problem = (status, title, type = "/problems/some") => answer(status, "application/problem+json", JSON.stringify({ type, title }));
+/** What a proxy says while there is no hub behind it. */
+const proxies = [
+  answer(404, "text/html", "<!doctype html>"),
+  answer(403, "application/json", '{"type":"/problems/some","title":"no"}'),
+  answer(404, "application/problem+json", "null"),
+  problem(400, "no", "about:blank"),
+];
 const offline = () => Promise.reject(new TypeError("network"));
 
 /** A stream in pieces of so many bytes. Without an end it stays open. */
-const stream = (text, size = 1e9, end = true) => (signal) => {
+const stream = (text, size = 1e9, end = true, type = "application/x-ndjson") => (signal) => {
   const bytes = new TextEncoder().encode(text);
   const body = new ReadableStream({
     start(controller) {
@@ -68,26 +76,32 @@ const stream = (text, size = 1e9, end = true) => (signal) => {
       else signal.addEventListener("abort", () => controller.error(signal.reason));
     },
   });
-  return new Response(body, { headers: { "Content-Type": "application/x-ndjson" } });
+  return new Response(body, { headers: { "Content-Type": type } });
 };
 
-/** Runs a subscription against these answers. `done` says when it is enough. */
-async function subscribe(answers, done, options) {
+/** No answer, or none any more: the request fails when it is given up. */
+const never = (signal, error) =>
+  new Promise((_, reject) => signal.addEventListener("abort", () => reject(error ?? signal.reason)));
+
+/** Runs a subscription against these answers. `done` says when it is enough, `silentMs` how long a stream or page may say nothing. */
+async function subscribe(answers, done, options, silentMs) {
   const asked = [];
   const told = [];
   globalThis.fetch = async (url, { signal }) => {
     const { searchParams } = new URL(url);
     asked.push([searchParams.get("format"), searchParams.get("after") ?? `tail=${searchParams.get("tail")}`].join(" "));
     const answer = answers.shift();
-    return answer ? answer(signal) : new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    return (answer ?? never)(signal);
   };
-  // No test waits for a backoff; how long silence and a page may last are left as they are.
+  // No test waits for a backoff.
   const before = globalThis.setTimeout;
-  globalThis.setTimeout = (act, ms) => before(act, [5000, 30_000].includes(ms) ? ms : 1);
+  globalThis.setTimeout = (act, ms) => before(act, [5000, 30_000].includes(ms) ? (silentMs ?? ms) : 1);
   const hub = new Tidings(`http://hub-${Math.random()}.test/`);
   let subscription;
+  let deadline;
   try {
-    await new Promise((resolve) => {
+    await new Promise((resolve, reject) => {
+      deadline = before(() => reject(new Error(`no more than ${told}`)), 60_000);
       const tell = (line) => {
         told.push(line);
         if (done(line)) resolve();
@@ -102,6 +116,7 @@ async function subscribe(answers, done, options) {
   } finally {
     subscription.close();
     globalThis.setTimeout = before;
+    clearTimeout(deadline);
   }
   return { asked, told };
 }
@@ -120,7 +135,7 @@ test("it comes back with its cursor after any failure, and takes nothing twice",
     stream(lines(opened(0), event(1)) + '{"topic":"never en'),
     offline,
     problem(503, "not ready"),
-    () => new Response("<!doctype html>", { headers: { "Content-Type": "text/html" } }),
+    answer(200, "text/html", "<!doctype html>"),
     stream(lines(opened(1), event(1), event(2), { close: { reason: "draining", retry: 5 } })),
     stream(lines(opened(2), event(3)), 1e9, false),
   ];
@@ -153,6 +168,78 @@ test("pages are read to the end, and what is already there is dropped", async ()
   assert.deepEqual(asked.slice(0, 2), ["json tail=5", "json 1-2"]);
 });
 
+test("a page that does not come, or not to its end, is asked for again", async () => {
+  const half = stream("{", 1, false, "application/json");
+  const { asked, told } = await subscribe([never, half, page("1-1", [event(1)])], (line) => line === "1", {}, 50);
+  assert.deepEqual(told.slice(0, 4), ["connecting", "waiting", "waiting", "1"]);
+  assert.deepEqual(asked, Array(3).fill("json tail=0"));
+});
+
+test("a page may take long while it comes", async () => {
+  const { setTimeout } = globalThis;
+  const bytes = new Uint8Array(await page("1-1", [event(1)])().arrayBuffer());
+  let at = 0;
+  const slow = (signal) => {
+    const body = new ReadableStream({
+      start: (controller) => signal.addEventListener("abort", () => controller.error(signal.reason)),
+      async pull(controller) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        controller.enqueue(bytes.slice(at, (at += 20)));
+        if (at >= bytes.length) controller.close();
+      },
+    });
+    return new Response(body, { headers: { "Content-Type": "application/json" } });
+  };
+  assert.ok(bytes.length > 5 * 20);
+  const { told } = await subscribe([slow], (line) => line === "1", {}, 300);
+  assert.deepEqual(told, ["connecting", "1", "closed"]);
+});
+
+test("where no stream comes it polls, whatever a browser says when it gives up", async () => {
+  const others = (signal) => never(signal, new DOMException("The operation was aborted.", "AbortError"));
+  for (const silent of [never, others]) {
+    const { asked, told } = await subscribe([page("1-0"), silent, page("1-1", [event(1)])], (line) => line === "1", {}, 50);
+    assert.deepEqual(asked.slice(0, 3), ["json tail=0", "ndjson 1-0", "json 1-0"]);
+    assert.ok(!told.includes("waiting"), told.join());
+  }
+});
+
+test("a stream that is left is ended", async () => {
+  const left = [];
+  const going = stream(lines(opened(0), { close: { reason: "draining", retry: 5 } }), 1e9, false);
+  const answers = [page("1-0"), (signal) => left.push(signal) && going(signal), stream(lines(opened(0), event(1)), 1e9, false)];
+  await subscribe(answers, (line) => line === "1");
+  assert.deepEqual(left.map(({ aborted }) => aborted), [true]);
+});
+
+test("where a stream begins is told until all are there, even if another node is behind", async () => {
+  const answers = [
+    page("1-0"),
+    stream(lines({ gap: { reason: "expired" } }, opened(9)), 1e9, false),
+    page("1-5", [event(5)]),
+    page("1-5"),
+    page("1-9", [event(9)]),
+  ];
+  const { told } = await subscribe(answers, (line) => line === "9");
+  assert.deepEqual(told, ["connecting", "open", "5", "9", "closed"]);
+});
+
+test("what the page keeps for itself stays", async () => {
+  globalThis.sessionStorage = { undefined: "the page's" };
+  try {
+    await subscribe([page("1-1", [event(1)])], (line) => line === "1", { resume: false });
+    assert.deepEqual(globalThis.sessionStorage, { undefined: "the page's" });
+  } finally {
+    delete globalThis.sessionStorage;
+  }
+});
+
+test("what a proxy says is no refusal", async () => {
+  const answers = [proxies[0], page("1-0"), ...proxies, stream(lines(opened(0), event(1)), 1e9, false)];
+  const { told } = await subscribe(answers, (line) => line === "1");
+  assert.deepEqual(told.slice(-3), ["open", "1", "closed"]);
+});
+
 test("a refusal ends it", async () => {
   const { asked, told } = await subscribe([offline, problem(400, "no")], (line) => line === "refused");
   assert.deepEqual(told, ["connecting", "waiting", "refused", "closed"]);
@@ -163,7 +250,6 @@ test("where pages may have no locks, it goes alone", async () => {
   const globals = {
     document: { addEventListener() {}, hidden: false },
     addEventListener() {},
-    isSecureContext: true,
     navigator: { locks: { request: () => Promise.reject(new Error("denied")) } },
   };
   for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true });
@@ -197,9 +283,9 @@ test("a handler that throws is the page's affair", async () => {
 
 test("a publish is sent again with the same key until it is answered", async () => {
   const sent = [];
-  const answers = [offline, problem(503, "not ready"), () => Response.json({ id: "1-1", topic: "a", duplicate: false }, { status: 201 })];
+  const answers = [offline, problem(503, "not ready"), ...proxies.slice(0, 2), () => Response.json({ id: "1-1", topic: "a", duplicate: false }, { status: 201 })];
   globalThis.fetch = async (url, { body }) => {
-    sent.push([url.href, JSON.parse(body)]);
+    sent.push([url, JSON.parse(body)]);
     return answers.shift()();
   };
   const hub = new Tidings("http://hub.test/behind/a/proxy?#");
@@ -207,7 +293,7 @@ test("a publish is sent again with the same key until it is answered", async () 
   const { idempotency_key: key } = sent[0][1];
   assert.match(key, /^[0-9a-z]{16,}$/);
   const body = { topic: "a/../b", data: { n: 1 }, event: "e", own_id: "o", idempotency_key: key };
-  assert.deepEqual(sent, Array(3).fill(["http://hub.test/behind/a/proxy/publish", body]));
+  assert.deepEqual(sent, Array(5).fill(["http://hub.test/behind/a/proxy/publish", body]));
 
   globalThis.fetch = async () => problem(422, "another content")();
   await assert.rejects(hub.publish("a", "x"), (error) => error instanceof Refused && error.status === 422 && error.message === "another content");
@@ -228,6 +314,12 @@ test("the package installs and has what its types say", async () => {
     const typed = [...types.matchAll(/^export (?:class|function) (\w+)/gm)].map(([, name]) => name);
     assert.deepEqual(names, typed.sort());
     assert.equal(readFileSync(join(home, "node_modules/tidings-client/index.js"), "utf8"), client);
+
+    copyFileSync(new URL("types.ts", import.meta.url), join(home, "types.ts"));
+    const compiler = fileURLToPath(new URL("node_modules/typescript/bin/tsc", import.meta.url));
+    const options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom"];
+    const compiled = spawnSync(compiler, [...options, "types.ts"], { cwd: home, encoding: "utf8" });
+    assert.deepEqual([compiled.status, compiled.stdout], [0, ""]);
   } finally {
     rmSync(home, { recursive: true });
   }

@@ -5,12 +5,16 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 /** The page's files are modules by how the page loads them, not by a package.json beside them. */
-function load(name) {
+const load = (name) => import(module(name));
+
+function module(name) {
   const text = readFileSync(new URL(`../../public/${name}`, import.meta.url), "utf8");
-  return import(`data:text/javascript,${encodeURIComponent(text)}`);
+  const whole = text.replace(/from "\.\/(.*)"/g, (_, other) => `from "${module(other)}"`);
+  return `data:text/javascript,${encodeURIComponent(whole)}`;
 }
 
 const { pretty } = await load("json.js");
+const { eventRow } = await load("rows.js");
 const { ask, describe } = await load("cluster.js");
 
 const offline = () => Promise.reject(new TypeError("network"));
@@ -27,6 +31,46 @@ test("JSON is indented and nothing else", () => {
   assert.ok(lines.includes('  "empty": {},'));
   assert.deepEqual(JSON.parse(text(long)), JSON.parse(long));
   for (const other of ["", "plain", "1", '"string"', "{broken", "[1,]"]) assert.equal(pretty(other), null);
+});
+
+test("what is too deep or too long to be indented stays as it is", () => {
+  const nested = (deep, items) => "[".repeat(deep) + items + "]".repeat(deep);
+  assert.match(text(nested(127, '"a long item of a list",'.repeat(5) + "1")), /\n {254}"a long item/);
+  for (const deep of [128, 20_000]) assert.equal(pretty(nested(deep, "1")), null);
+  const long = nested(1, '"x",'.repeat(16 * 1024 - 1) + "12");
+  assert.notEqual(pretty(long), null);
+  assert.equal(pretty(` ${long}`), null);
+});
+
+test("all of what was cut is shown at a click", () => {
+  class Element {
+    children = [];
+    append(...more) {
+      this.children.push(...more);
+    }
+    replaceChildren(...all) {
+      this.children = all;
+    }
+    get text() {
+      return this.children.map((child) => child.text ?? child).join("");
+    }
+    addEventListener(type, act) {
+      this[type] = act;
+    }
+    remove() {}
+    focus() {}
+  }
+  globalThis.document = { createElement: () => new Element(), createTextNode: (text) => text };
+  try {
+    const data = `[${"1,".repeat(32 * 1024 - 2)}1]`;
+    const [, { children: [block, more] }] = eventRow({ topic: "a", id: "1-1", time: "2026-11-20T08:00:00Z", data }).children;
+    assert.ok(block.text.length < 2000);
+    assert.equal(more.text, "Show all 32,769 lines, 64.0 KiB");
+    more.click();
+    assert.equal(block.text.replaceAll(/\s/g, ""), data);
+  } finally {
+    delete globalThis.document;
+  }
 });
 
 test("every example webhook survives being indented", async () => {

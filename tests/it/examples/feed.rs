@@ -6,9 +6,12 @@ use crate::support::{
 };
 use std::{
     collections::HashMap,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
     os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -25,10 +28,14 @@ struct Feed {
 
 impl Feed {
     fn start(hub: &HubProcess, topics: &[&str]) -> Self {
+        Self::of(&hub.origin(), topics)
+    }
+
+    fn of(origin: &str, topics: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let mut script = Command::new(SCRIPT)
             .args(topics)
-            .env("HUB", hub.origin())
+            .env("HUB", origin)
             .env("SINCE", "earliest")
             .env("TIDINGS", env!("CARGO_BIN_EXE_tidings"))
             .env("TMPDIR", home.path())
@@ -101,6 +108,43 @@ async fn three_readers_show_each_event_once_over_a_restart() {
     let rest = feed.lines.recv_timeout(PATIENCE);
     assert_eq!(rest, Err(RecvTimeoutError::Disconnected));
     assert_eq!(left(), 0, "a file is left");
+}
+
+/// Answers readers of Server-Sent Events with one after the other, and closes; says nothing to others.
+fn cutting(answers: &'static [&'static str]) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a listener");
+    let origin = format!("http://{}", listener.local_addr().expect("its address"));
+    thread::spawn(move || {
+        let (mut answers, mut others) = (answers.iter(), Vec::new());
+        while let Ok((mut stream, _)) = listener.accept() {
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+            if !head[0].contains("format=sse") {
+                others.push(stream);
+                continue;
+            }
+            let Some(answer) = answers.next() else { return };
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close";
+            let _ = write!(stream, "{head}\r\n\r\n{answer}");
+        }
+    });
+    origin
+}
+
+#[test]
+fn an_event_that_was_cut_off_is_shown_once() {
+    let hub = cutting(&[
+        "id: 1-1\ndata: one\n",
+        "id: 1-1\ndata: one\n\nid: 1-2\ndata: two\ndata: \ndata:  more\n\n",
+    ]);
+    let feed = Feed::of(&hub, &["news"]);
+    let mut shown = Vec::new();
+    while shown.last().is_none_or(|line| line != "curl -N |  more") {
+        let line = feed.lines.recv_timeout(PATIENCE);
+        shown.push(line.unwrap_or_else(|_| panic!("no more than {shown:?}")));
+    }
+    let expected = ["one", "two", "", " more"].map(|text| format!("curl -N | {text}"));
+    assert_eq!(shown, expected);
 }
 
 #[test]
