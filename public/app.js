@@ -197,7 +197,7 @@ $("publish").addEventListener("submit", async (submitted) => {
     const { id } = await hub.publish(topic, data, { event: event || undefined });
     say("stored", `Stored as ${id}`);
   } catch ({ message, problem }) {
-    say("problem", [problem ? message : "The hub cannot be reached", problem?.detail].filter(Boolean).join(": "));
+    say("problem", problem ? message : "The hub cannot be reached");
   }
 });
 

@@ -56,7 +56,7 @@ export const backoff = (baseMs, failures, random = Math.random()) =>
 /** The hub's last word: to try again cannot help. `problem` is its body (RFC 9457). */
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem.title);
+    super(`${problem.title}: ${problem.detail}`);
     this.status = status;
     this.problem = problem;
   }

@@ -142,14 +142,15 @@ mod tests {
     };
     use axum::{
         body::Body,
-        http::{HeaderMap, StatusCode, header},
+        http::{HeaderMap, HeaderValue, StatusCode, header},
     };
 
     async fn headers_after_a_panic(gate: &GateLayer, origin: Option<&str>) -> HeaderMap {
         let route = service_fn(|_: Request| async { panic!("on purpose") });
         let mut request = Request::new(Body::empty());
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::from_static("localhost"));
         if let Some(origin) = origin {
-            let headers = request.headers_mut();
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
         let answer = gate.layer(route).oneshot(request).await.unwrap();

@@ -56,7 +56,7 @@ const page = (cursor, events = [], more) => () =>
 const lines = (...all) => all.map((line) => `${JSON.stringify(line)}\n`).join("");
 const opened = (n) => ({ open: { cursor: `1-${n}` } });
 const answer = (status, type, body) => () => new Response(body, { status, headers: { "Content-Type": type } });
-const problem = (status, title, type = "/problems/some") => answer(status, "application/problem+json", JSON.stringify({ type, title }));
+const problem = (status, title, type = "/problems/some") => answer(status, "application/problem+json", JSON.stringify({ type, title, detail: "so" }));
 /** What a proxy says while there is no hub behind it. */
 const proxies = [
   answer(404, "text/html", "<!doctype html>"),
@@ -296,7 +296,7 @@ test("a publish is sent again with the same key until it is answered", async () 
   assert.deepEqual(sent, Array(5).fill(["http://hub.test/behind/a/proxy/publish", body]));
 
   globalThis.fetch = async () => problem(422, "another content")();
-  await assert.rejects(hub.publish("a", "x"), (error) => error instanceof Refused && error.status === 422 && error.message === "another content");
+  await assert.rejects(hub.publish("a", "x"), (error) => error instanceof Refused && error.status === 422 && error.message === "another content: so");
 });
 
 test("the package installs and has what its types say", async () => {
