@@ -16,6 +16,7 @@ mod pages;
 mod poll;
 pub mod problem;
 mod publish;
+mod publishes;
 mod query;
 mod readable;
 mod refusal;
