@@ -6,6 +6,7 @@ use super::{
     session::{AUTH, Entered},
 };
 use crate::{
+    cursor::Cursor,
     delivery::control::Control,
     encoding::Encoding,
     fanout::{Chunk, CloseReason, Delivery, Subscription},
@@ -62,19 +63,33 @@ impl Feed {
         Self { out, subscription }
     }
 
+    /// What the client calls it.
+    pub(super) fn name(&self) -> &str {
+        self.out.entered.name()
+    }
+
+    /// Where it is.
+    pub(super) fn cursor(&self) -> Cursor {
+        self.subscription.cursor()
+    }
+
     /// Runs until the subscription is ended, by either side.
     pub(super) async fn run(mut self) {
         let stop = self.out.entered.stop().clone();
-        let Some(end) = stop.run_until_cancelled(self.deliver()).await else {
-            return;
-        };
+        if let Some(end) = stop.run_until_cancelled(self.deliver()).await {
+            self.over(&end);
+        }
+    }
+
+    /// It has ended, and perhaps its socket with it.
+    fn over(self, end: &End) {
         let over = match end {
             // What the socket was opened for is over; in a drain all sockets are closed together.
             End::Said => self.out.entered.name() == AUTH && !self.out.app.drain.is_cancelled(),
-            End::Unsent(unsent) => unsent == Unsent::Full,
+            End::Unsent(unsent) => *unsent == Unsent::Full,
         };
         if over {
-            let _ = self.out.socket.clone().disconnect();
+            let _ = self.out.socket.disconnect();
         }
     }
 
