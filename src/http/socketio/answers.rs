@@ -80,7 +80,13 @@ impl Sender {
         drop(to.place);
     }
 
-    async fn begin(&mut self, ack: Option<i64>, feed: Feed) {
+    async fn begin(&mut self, ack: Option<i64>, mut feed: Feed) {
+        let opening = feed.open(ack.is_some());
+        match self.session.gone.run_until_cancelled(opening).await {
+            Some(Ok(())) => {}
+            Some(Err(end)) => return feed.over(&end),
+            None => return,
+        }
         let ok = json!({ "sub": feed.name(), "cursor": feed.cursor().to_string() });
         self.send(ack, Ok(ok.to_string())).await;
         let running = self.session.work.track_future(feed.run());

@@ -1,5 +1,6 @@
 //! Socket.IO with the real clients: what they may ask for, and what they get over whatever happens.
 
+mod begin;
 mod clients;
 mod order;
 mod packets;
@@ -99,18 +100,15 @@ async fn each_start_and_its_gap() {
         }
         clients.ok("c", json!(["unsubscribe", sub])).await;
     }
-    clients
-        .ok(
-            "c",
-            json!(["subscribe", "a", {"last_event_id": "unheard of", "sub": "g"}]),
-        )
-        .await;
+    let options = json!({"last_event_id": "unheard of", "sub": "g"});
+    let call = clients.send("c", &json!(["subscribe", "a", options]));
     let line = clients.find("c", "gap").await;
     assert_eq!(line["sub"], "g");
     assert_eq!(
         line["gap"],
         json!({"reason": "unknown", "requested": "unheard of", "oldest": ids[0], "missed": null})
     );
+    assert_eq!(clients.answer("c", call).await["ok"]["sub"], "g");
     assert_eq!(clients.event("c").await, ("1".into(), "g".into()));
     hub.stop().await;
 }

@@ -128,6 +128,34 @@ async fn whoever_ends_a_subscription_at_once_has_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_begins_between_what_was_published_before_and_after_it() {
+    let hub = TestServer::start().await;
+    let mut socket = Packets::connected(&hub).await;
+    for round in 0..50 {
+        let sub = round.to_string();
+        for packet in [
+            json!(["publish", {"topic": "a", "data": format!("before {sub}")}]),
+            json!(["subscribe", "a", {"sub": sub, "tail": 1}]),
+            json!(["publish", {"topic": "a", "data": format!("after {sub}")}]),
+        ] {
+            socket.send(format!("42{packet}")).await;
+        }
+        let told = socket.event().await;
+        assert_eq!((&told[0], &told[2]), (&json!("subscribed"), &json!(sub)));
+        let mut last = Value::Null;
+        for when in ["before", "after"] {
+            let event = socket.event().await;
+            let data = json!(format!("{when} {sub}"));
+            assert_eq!((&event[1]["data"], &event[2]), (&data, &json!(sub)));
+            last = event[1]["id"].clone();
+        }
+        socket.send(format!("421[\"unsubscribe\",\"{sub}\"]")).await;
+        assert_eq!(socket.answer(1).await["ok"]["cursor"], last);
+    }
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_stored_whether_or_not_the_client_takes_the_answers() {
     let hub = TestServer::start().await;
     let polling = begin_polling(&hub).await;
