@@ -78,3 +78,33 @@ async fn a_client_that_goes_before_its_first_event_misses_nothing() {
     drop((clients, python));
     hub.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_refused_and_not_taken_for_nothing() {
+    let (hub, deep) = (
+        TestServer::start().await,
+        format!("{}{}", "[".repeat(200), "]".repeat(200)),
+    );
+    for auth in [
+        format!(r#"{{"topics":{deep}}}"#),
+        r#"{"topics":["a"]"#.to_owned(),
+    ] {
+        let mut socket = Packets::open(&hub).await;
+        socket.send(format!("40{auth}")).await;
+        let refused = socket.next().await.expect("a packet");
+        let begin = r#"44{"message":"parameter-invalid: "#;
+        assert!(refused.starts_with(begin), "{refused}");
+    }
+    let mut socket = Packets::connected(&hub).await;
+    for arguments in [deep.clone(), format!(r#""a",{{"since":{deep}}}"#)] {
+        socket
+            .send(format!(r#"421["subscribe",{arguments}]"#))
+            .await;
+        let answer = socket.answer(1).await;
+        assert_eq!(
+            answer["error"]["type"], "/problems/parameter-invalid",
+            "{answer}"
+        );
+    }
+    hub.stop().await;
+}

@@ -1,8 +1,8 @@
-//! A client of Socket.IO that sends packets as they are, over a WebSocket.
+//! A client of Socket.IO that sends packets as they are, over a WebSocket, and what becomes of those that no library sends.
 
 use super::TestServer;
 use crate::support::ws::Socket;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -76,4 +76,29 @@ impl Packets {
     pub(super) async fn event(&mut self) -> Value {
         self.json("42").await
     }
+}
+
+#[tokio::test]
+async fn odd_packets_end_the_connection_or_get_no_answer() {
+    let hub = TestServer::start().await;
+    for packet in [
+        "42[]",
+        "42{}",
+        r#"427["x",{]"#,
+        r#"427["publis\u0068",{"topic":"a","data":1}]"#,
+    ] {
+        let mut socket = Packets::connected(&hub).await;
+        socket.send(packet).await;
+        assert_eq!(socket.next().await.as_deref(), Some("1"), "{packet}");
+        assert_eq!(socket.next().await, None, "{packet}");
+    }
+    for begin in ["427 ", "4299999999999999999999"] {
+        let mut socket = Packets::connected(&hub).await;
+        let publish = json!(["publish", {"topic": "a", "data": begin}]);
+        socket.send(format!("{begin}{publish}")).await;
+        socket.send(r#"428["subscribe","a",{"tail":1}]"#).await;
+        assert!(socket.answer(8).await["ok"].is_object());
+        assert_eq!(socket.event().await[1]["data"], begin);
+    }
+    hub.stop().await;
 }
