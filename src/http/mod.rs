@@ -17,6 +17,7 @@ mod pages;
 mod poll;
 pub mod problem;
 mod publish;
+mod publishes;
 mod query;
 mod readable;
 mod refusal;

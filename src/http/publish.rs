@@ -186,7 +186,7 @@ async fn publish_one(app: &App, draft: Draft) -> Result<Response, Problem> {
 }
 
 /// Publishes one event. With what became of it, also as JSON: `{"id","topic","duplicate"}`.
-pub(super) async fn store(app: &App, draft: Draft) -> Result<(Outcome, String), Problem> {
+async fn store(app: &App, draft: Draft) -> Result<(Outcome, String), Problem> {
     let topic = draft.topic.clone();
     let outcomes = app
         .ingest

@@ -29,6 +29,11 @@ def main(url, transport, *topics):
     client.on("gap", lambda gap, sub: say(gap=gap, sub=sub))
     client.on("closed", lambda closed, sub: say(closed=closed, sub=sub))
 
+    @client.on("subscribed")
+    def subscribed(told, sub):
+        last["last_event_id"] = told["cursor"]
+        say(subscribed=told, sub=sub)
+
     @client.on("event")
     def event(event, sub):
         last["last_event_id"] = event["id"]

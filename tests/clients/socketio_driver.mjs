@@ -7,7 +7,8 @@
 //   {"disconnect": NAME}
 //   {"pause": NAME}, {"resume": NAME}                   reads nothing from its WebSocket for a while (in Node)
 //
-// `listen` is what a client sends when it connects, each time with the id of the last event that it has seen, if any.
+// `listen` is what a client sends when it connects, each time with the id of the last event that it has seen, or from which
+// it listens.
 
 /** `ios` has the library for each version; `say` takes what is seen, one object at a time. */
 export function driver(ios, say) {
@@ -34,6 +35,7 @@ export function driver(ios, say) {
     socket.on("connect_error", (error) => say({ client, failed: error.message }));
     socket.on("error", (error) => say({ client, failed: error.message ?? error }));
     socket.on("disconnect", (reason) => say({ client, lost: reason }));
+    socket.on("subscribed", ({ cursor }) => (last = cursor));
     socket.on("event", (event, sub) => {
       last = event.id;
       say({ client, event, sub });

@@ -43,11 +43,12 @@ impl Asked {
         topics: Option<&RawValue>,
         options: Option<&RawValue>,
     ) -> Result<Self, Problem> {
-        let topics = topics.map_or(Value::Null, |topics| value(topics.get()));
-        let mut query = query(
-            options.map_or(Value::Null, |options| value(options.get())),
-            "the options take",
-        )?;
+        let json = |argument: Option<&RawValue>| match argument {
+            Some(argument) => value(argument.get(), "an argument"),
+            None => Ok(Value::Null),
+        };
+        let topics = json(topics)?;
+        let mut query = query(json(options)?, "the options take")?;
         let name = query.take("sub")?;
         Self::with(app, &texts(topics)?, query, &OPTIONS, name)
     }
@@ -105,7 +106,7 @@ impl Listening {
         let (topics, query, known): (_, _, &[&str]) = match self {
             Self::Auth(None) => return Ok(None),
             Self::Auth(Some(text)) => {
-                let mut auth = value(text);
+                let mut auth = value(text, "`auth`")?;
                 let topics = auth
                     .as_object_mut()
                     .and_then(|auth| auth.shift_remove("topics"));
@@ -143,9 +144,13 @@ fn listed(text: String) -> Vec<String> {
     serde_json::from_str(&text).unwrap_or_else(|_| vec![text])
 }
 
-/// What is no JSON becomes null; the library has looked already.
-fn value(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_default()
+/// What a client sent as JSON, which nobody has looked at before.
+fn value(text: &str, whose: &str) -> Result<Value, Problem> {
+    let wrong = |_| {
+        let detail = format!("{whose} is not JSON, or nested too deeply");
+        Problem::new(&problem::PARAMETER, detail)
+    };
+    serde_json::from_str(text).map_err(wrong)
 }
 
 /// A topic or pattern, or an array of them.

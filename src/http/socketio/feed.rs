@@ -6,11 +6,12 @@ use super::{
     session::{AUTH, Entered},
 };
 use crate::{
+    cursor::Cursor,
     delivery::control::Control,
     encoding::Encoding,
     fanout::{Chunk, CloseReason, Delivery, Subscription},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use socketioxide::extract::SocketRef;
 use std::{sync::Arc, time::Duration};
 
@@ -33,7 +34,7 @@ struct Out {
 }
 
 /// Why a feed ends.
-enum End {
+pub(super) enum End {
     /// It was said.
     Said,
     /// The socket is gone, or takes nothing.
@@ -62,19 +63,48 @@ impl Feed {
         Self { out, subscription }
     }
 
+    /// What the client calls it.
+    pub(super) fn name(&self) -> &str {
+        self.out.entered.name()
+    }
+
+    /// Where it is.
+    pub(super) fn cursor(&self) -> Cursor {
+        self.subscription.cursor()
+    }
+
+    /// Says where it begins, unless that is acknowledged, and before it what is gone before: a client that is cut off after
+    /// the cursor would not come back to be told.
+    pub(super) async fn open(&mut self, acknowledged: bool) -> Result<(), End> {
+        if let Some(gap) = self.subscription.take_start_gap() {
+            self.out.say("gap", &Control::gap(&gap).data).await?;
+        }
+        if acknowledged || self.subscription.has_ended() {
+            return Ok(());
+        }
+        let cursor = self.cursor().to_string();
+        self.out
+            .say("subscribed", &json!({ "cursor": cursor }))
+            .await
+    }
+
     /// Runs until the subscription is ended, by either side.
     pub(super) async fn run(mut self) {
         let stop = self.out.entered.stop().clone();
-        let Some(end) = stop.run_until_cancelled(self.deliver()).await else {
-            return;
-        };
+        if let Some(end) = stop.run_until_cancelled(self.deliver()).await {
+            self.over(&end);
+        }
+    }
+
+    /// It has ended, and perhaps its socket with it.
+    pub(super) fn over(self, end: &End) {
         let over = match end {
             // What the socket was opened for is over; in a drain all sockets are closed together.
             End::Said => self.out.entered.name() == AUTH && !self.out.app.drain.is_cancelled(),
-            End::Unsent(unsent) => unsent == Unsent::Full,
+            End::Unsent(unsent) => *unsent == Unsent::Full,
         };
         if over {
-            let _ = self.out.socket.clone().disconnect();
+            let _ = self.out.socket.disconnect();
         }
     }
 

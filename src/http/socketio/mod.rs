@@ -1,13 +1,17 @@
 //! Socket.IO on `/socket.io/`: protocol 5 (clients 3 and 4), and 4 (clients 2). Its handshakes, transports and packets are
 //! the library's; here is what goes through them. Each subscription of a socket is a [`feed`] over the fan-out, each
-//! request of a client a [`call`]; [`room`] is what they know of the socket's buffer.
+//! request of a client a [`call`], and those are done by [`requests`], and answered by [`answers`], in their order; [`room`] is
+//! what all know of the socket's buffer.
 //!
 //! **Invariant:** whatever is sent to a socket asks its [`room::Room`] first.
 
+mod answers;
 mod args;
 mod call;
 mod drain;
 mod feed;
+mod line;
+mod requests;
 mod room;
 mod session;
 
@@ -27,8 +31,8 @@ use axum::{
     response::Response,
     routing::get,
 };
-use call::Call;
 use hyper::upgrade::OnUpgrade;
+use requests::{Connected, Inlet};
 use session::Session;
 use socketioxide::{
     ParserConfig, SocketIo, extract::SocketRef, handler::ConnectHandler, service::SocketIoService,
@@ -123,16 +127,12 @@ fn serve_namespace(app: &Arc<App>, io: &SocketIo, end: &CancellationToken) {
         async move {
             listening.asked(&app).map_err(|problem| problem.line())?;
             Session::begin(&app, &socket, &io);
-            let calls = Arc::clone(&app);
-            socket.on_fallback(move |socket: SocketRef, call: Call| {
-                let app = Arc::clone(&calls);
-                async move { call::answer(app, socket, call).await }
-            });
+            socket.on_fallback(Inlet(app));
             Ok::<_, String>(())
         }
     };
     let (drain, end) = (Arc::new(Once::new()), end.clone());
-    let connect = move |socket: SocketRef, listening: Listening, io: SocketIo| {
+    let connect = move |socket: SocketRef, whole: Connected, listening: Listening, io: SocketIo| {
         let app = Arc::clone(&connected);
         // Here and not where the routes are made, which may be outside the runtime.
         drain.call_once(|| {
@@ -140,11 +140,15 @@ fn serve_namespace(app: &Arc<App>, io: &SocketIo, end: &CancellationToken) {
             app.tasks.spawn(go_down);
         });
         async move {
-            if app.drain.is_cancelled() {
-                drain::turn_away(&app, socket);
-            } else if let Ok(Some(asked)) = listening.asked(&app) {
-                call::listen(app, socket, asked).await;
-            }
+            let asked = match app.drain.is_cancelled() {
+                true => {
+                    drain::turn_away(&app, socket);
+                    None
+                }
+                // What is wrong with it was told.
+                false => listening.asked(&app).unwrap_or_default(),
+            };
+            requests::begin(&app, whole, asked);
         }
     };
     io.ns(NAMESPACE, connect.with(admit));

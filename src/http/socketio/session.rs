@@ -5,6 +5,9 @@ use super::{
         App,
         problem::{self, Problem, quoted},
     },
+    answers::Answer,
+    line::Line,
+    requests::Request,
     room::Room,
     tell_of_flushes,
 };
@@ -35,6 +38,10 @@ const REFUSALS_MAX: usize = 4_096;
 /// One socket. It goes with the library's socket, whose extension it is.
 pub(super) struct Session {
     pub(super) room: Room,
+    /// Its requests that are not begun. Whoever connects it serves them first.
+    pub(super) requests: Line<Request>,
+    /// Its answers that are not sent.
+    pub(super) answers: Line<Answer>,
     /// What runs for the socket: requests, and its subscriptions.
     pub(super) work: TaskTracker,
     /// Cancelled when the socket is gone.
@@ -53,9 +60,9 @@ pub(super) struct Session {
 /// What becomes of a request, which keeps its place until it is answered.
 pub(super) enum Admission {
     /// It is done.
-    Call { _place: OwnedSemaphorePermit },
+    Call(OwnedSemaphorePermit),
     /// It is answered that too many are under way.
-    Refusal { _place: OwnedSemaphorePermit },
+    Refusal(OwnedSemaphorePermit),
     /// The client reads no answers.
     TooMany,
 }
@@ -100,6 +107,8 @@ impl Session {
             .min(Semaphore::MAX_PERMITS >> 1);
         let this = Arc::new(Self {
             room: Room::new(connection.is_some(), app.drain.clone()),
+            requests: Line::new(true),
+            answers: Line::new(false),
             work: TaskTracker::new(),
             gone: CancellationToken::new(),
             calls: Arc::new(Semaphore::new(calls_bytes_max)),
@@ -124,11 +133,11 @@ impl Session {
     pub(super) fn admit(&self, bytes: usize) -> Admission {
         let cost = (bytes + CALL_COST).min(self.calls_bytes_max);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        if let Ok(_place) = Arc::clone(&self.calls).try_acquire_many_owned(cost) {
-            return Admission::Call { _place };
+        if let Ok(place) = Arc::clone(&self.calls).try_acquire_many_owned(cost) {
+            return Admission::Call(place);
         }
         match Arc::clone(&self.refusals).try_acquire_owned() {
-            Ok(_place) => Admission::Refusal { _place },
+            Ok(place) => Admission::Refusal(place),
             Err(_) => Admission::TooMany,
         }
     }

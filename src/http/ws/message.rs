@@ -50,6 +50,27 @@ pub(super) struct Subscribe {
     pub(super) lag: LagPolicy,
 }
 
+/// What the answer to a publish needs of its message.
+pub(super) struct Publisher {
+    reference: Option<String>,
+    shown: Box<str>,
+}
+
+impl Publisher {
+    pub(super) fn new(reference: Option<String>, message: &str) -> Self {
+        let shown = shown(message).into();
+        Self { reference, shown }
+    }
+
+    /// The answer that says what became of the event.
+    pub(super) fn answer(self, result: Result<String, Problem>) -> String {
+        match result {
+            Ok(result) => published(self.reference, &result),
+            Err(problem) => error(self.reference, &problem, &self.shown),
+        }
+    }
+}
+
 /// A message that is refused.
 pub(super) struct Refused {
     pub(super) reference: Option<String>,
@@ -200,7 +221,7 @@ pub(super) fn wrong(detail: impl Into<String>) -> Problem {
 }
 
 /// Enough of a message to know it again.
-pub(super) fn shown(text: &str) -> &str {
+fn shown(text: &str) -> &str {
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => &text[..end],
         None => text,
@@ -219,7 +240,7 @@ pub(super) fn error(reference: Option<String>, problem: &Problem, message: &str)
 }
 
 /// `{"ref","published":{"id","topic","duplicate"}}`. `result` is the object.
-pub(super) fn published(reference: Option<String>, result: &str) -> String {
+fn published(reference: Option<String>, result: &str) -> String {
     match reference {
         Some(reference) => {
             format!(

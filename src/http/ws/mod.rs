@@ -10,7 +10,6 @@
 
 mod handshake;
 mod message;
-mod publishes;
 mod reader;
 mod session;
 mod wire;

@@ -2,8 +2,7 @@
 
 use super::{
     URL,
-    message::{self, Asked, Message, Refused, Subscribe},
-    publishes::Publishes,
+    message::{self, Asked, Message, Publisher, Refused, Subscribe},
     reader::{Reader, Said, next_of},
     wire::{Received, Wire},
 };
@@ -13,6 +12,7 @@ use crate::{
     http::{
         App,
         problem::{self, Problem},
+        publishes::{Published, Publishes},
     },
 };
 use bytes::Bytes;
@@ -36,7 +36,7 @@ pub(in crate::http) struct Session {
     paced: bool,
     /// The reader that is asked first.
     turn: usize,
-    publishes: Publishes,
+    publishes: Publishes<Publisher>,
     /// How long nothing was heard of the client.
     silence: Silence,
     /// Whether it was asked if it is there, and has not answered yet.
@@ -47,7 +47,7 @@ pub(in crate::http) struct Session {
 enum Event {
     Said(usize, Said),
     Received(Received),
-    Published(Vec<String>),
+    Published(Published<Publisher>),
     Silent,
     Drain,
 }
@@ -127,7 +127,8 @@ impl Session {
                 Event::Received(Received::End(Some((code, reason)))) => {
                     Err(End::Told(code, reason.to_owned()))
                 }
-                Event::Published(answers) => {
+                Event::Published(published) => {
+                    let answers = answers(published);
                     Box::pin(self.send_all(answers)).await.map_err(End::from)
                 }
                 Event::Silent => Box::pin(self.ping()).await,
@@ -146,7 +147,7 @@ impl Session {
             // Readers hear of it by their feeds. To wait for it here, too, would take one lock of all connections' for
             // each event.
             () = self.app.drain.cancelled(), if self.readers.is_empty() => Event::Drain,
-            answers = self.publishes.next() => Event::Published(answers),
+            published = self.publishes.next() => Event::Published(published),
             received = self.wire.receive(), if reads => Event::Received(received),
             (at, said) = next_of(&mut self.readers, self.turn), if !self.readers.is_empty() => Event::Said(at, said),
             () = poll_fn(|cx| self.silence.poll_end(cx)) => Event::Silent,
@@ -203,7 +204,7 @@ impl Session {
             Ok(Message { reference, asked }) => {
                 let done = match asked {
                     Asked::Publish(draft) => {
-                        self.publishes.add(draft, reference, text);
+                        self.publishes.add(draft, Publisher::new(reference, text));
                         return Ok(());
                     }
                     Asked::Subscribe(asked) => self.subscribe(*asked),
@@ -301,7 +302,7 @@ impl Session {
         // Whoever publishes is told what became of it, if that can be.
         let mut told = matches!(end, End::Told(..));
         while !self.publishes.is_empty() {
-            let answers = self.publishes.next().await;
+            let answers = answers(self.publishes.next().await);
             told = told && self.send_all(answers).await.is_ok();
         }
         match end {
@@ -310,6 +311,11 @@ impl Session {
             End::Gone(error) => tracing::debug!(%error, "a WebSocket ended with an error"),
         }
     }
+}
+
+fn answers(published: Published<Publisher>) -> Vec<String> {
+    let answer = |(publisher, result): (Publisher, _)| publisher.answer(result);
+    published.into_iter().map(answer).collect()
 }
 
 /// Waits for the socket, and says whether that took time. Meanwhile nobody waits for the readers of its connection.

@@ -1,6 +1,6 @@
 //! Socket.IO over a WebSocket or over HTTP: topics stand in `auth`, or are asked for with `subscribe`.
 
-use super::{Item, Seen, Start, Wanted, http::Http, receive_bytes, unavailable, ws::Socket};
+use super::{Item, Seen, Wanted, http::Http, receive_bytes, unavailable, ws::Socket};
 use rand::{RngExt as _, rngs::StdRng};
 use serde_json::{Value, json};
 use std::{collections::VecDeque, io, net::SocketAddr};
@@ -40,8 +40,7 @@ impl SocketIo {
         let lag = ["gap", "disconnect"][random.random_range(0..2)];
         let mut options = json!({ "lag": lag });
         wanted.start.put_into(&mut options);
-        // Only an acknowledgement says that a live start is behind it.
-        let in_auth = *wanted.start != Start::Live && random.random();
+        let in_auth = random.random();
         if in_auth {
             options["topics"] = json!(wanted.topics);
             this.engine.send(format!("40{options}")).await?;
@@ -52,8 +51,19 @@ impl SocketIo {
         if !in_auth {
             let subscribe = json!(["subscribe", wanted.topics, options]);
             this.engine.send(format!("420{subscribe}")).await?;
-            let answer = this.until("430").await?;
-            let answer: Value = serde_json::from_str(&answer).expect("an acknowledgement");
+        }
+        // Until it is told where it begins.
+        while !matches!(this.items.back(), Some(Item::Cursor(_) | Item::Closed(_))) {
+            let packet = this.engine.receive().await?;
+            let packet = packet.ok_or_else(|| io::Error::other("the hub goes"))?;
+            if packet.starts_with("41") {
+                return Err(io::Error::other("the hub goes"));
+            }
+            let Some(answer) = packet.strip_prefix("430") else {
+                this.items.push_back(Self::item(&packet));
+                continue;
+            };
+            let answer: Value = serde_json::from_str(answer).expect("an acknowledgement");
             let ok = &answer[0]["ok"];
             let (Some(cursor), Some(sub)) = (ok["cursor"].as_str(), ok["sub"].as_str()) else {
                 assert_eq!(answer[0]["error"]["status"], 503, "{answer}");
@@ -104,6 +114,10 @@ impl SocketIo {
         let event: Value = serde_json::from_str(event).unwrap_or_else(|_| panic!("{packet:?}"));
         match event[0].as_str() {
             Some("event") => Item::Event(Seen::of(&event[1])),
+            Some("subscribed") => {
+                let cursor = event[1]["cursor"].as_str().expect("a cursor");
+                Item::Cursor(cursor.to_owned())
+            }
             Some("gap") => Item::Gap(event[1].clone()),
             Some("closed") => {
                 let reason = event[1]["reason"].as_str().expect("a reason");

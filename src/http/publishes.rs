@@ -1,40 +1,35 @@
 //! What a connection publishes: in the order in which it came, as many events at a time as came while the last were on
-//! their way to the log. So one client that does not wait for its answers reaches the log's group commit.
+//! their way to the log. So one client that does not wait for its answers reaches the log's group commit. Knows no
+//! protocol: what an answer needs of its request comes back with the result.
 
-use super::message;
-use crate::{
-    event::Draft,
-    http::outcome::{append_problem, conflict, put_result},
-    ingest::Ingest,
-    topic::Topic,
+use super::{
+    outcome::{append_problem, conflict, put_result},
+    problem::Problem,
 };
+use crate::{event::Draft, ingest::Ingest, topic::Topic};
 use std::future::pending;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-/// What is gathered at most: while there is so much, the connection is not read.
+/// What is gathered at most: while there is so much, nothing is to be added.
 const COUNT_MAX: usize = 64;
 const BYTES_MAX: usize = 1 << 20; // 1 MiB
 
-/// The publishes of a connection that are not answered yet.
-pub(super) struct Publishes {
+/// The publishes of a connection that are not answered yet, each with what its answer needs.
+pub(super) struct Publishes<A> {
     ingest: Ingest,
     tasks: TaskTracker,
     /// What waits, and its data's bytes.
-    gathered: Vec<(Asked, Draft)>,
+    gathered: Vec<(A, Draft)>,
     bytes: usize,
-    /// What is on its way. Gives the answers.
-    under_way: Option<JoinHandle<Vec<String>>>,
+    /// What is on its way.
+    under_way: Option<JoinHandle<Published<A>>>,
 }
 
-/// What of a message its answer needs.
-struct Asked {
-    reference: Option<String>,
-    topic: Topic,
-    shown: Box<str>,
-}
+/// What became of events, in their order: each `{"id","topic","duplicate"}`, or a problem.
+pub(super) type Published<A> = Vec<(A, Result<String, Problem>)>;
 
-impl Publishes {
+impl<A: Send + 'static> Publishes<A> {
     pub(super) fn new(ingest: Ingest, tasks: TaskTracker) -> Self {
         Self {
             ingest,
@@ -45,13 +40,7 @@ impl Publishes {
         }
     }
 
-    /// Adds an event, and what its answer is to say of the message.
-    pub(super) fn add(&mut self, draft: Draft, reference: Option<String>, message: &str) {
-        let asked = Asked {
-            reference,
-            topic: draft.topic.clone(),
-            shown: message::shown(message).into(),
-        };
+    pub(super) fn add(&mut self, draft: Draft, asked: A) {
         self.bytes += draft.data.len();
         self.gathered.push((asked, draft));
     }
@@ -64,12 +53,12 @@ impl Publishes {
         self.gathered.is_empty() && self.under_way.is_none()
     }
 
-    /// Waits for the next answers; for ever if nothing is to be answered.
+    /// Waits for the next results; for ever if there is nothing to publish.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
-    pub(super) async fn next(&mut self) -> Vec<String> {
+    pub(super) async fn next(&mut self) -> Published<A> {
         if self.under_way.is_none() && !self.gathered.is_empty() {
             self.bytes = 0;
             let group = std::mem::take(&mut self.gathered);
@@ -80,30 +69,28 @@ impl Publishes {
         let Some(under_way) = &mut self.under_way else {
             return pending().await;
         };
-        let answers = under_way.await;
+        let published = under_way.await;
         self.under_way = None;
         // It cannot but end well, unless the process goes down.
-        answers.unwrap_or_default()
+        published.unwrap_or_default()
     }
 }
 
-async fn publish(ingest: Ingest, group: Vec<(Asked, Draft)>) -> Vec<String> {
-    let (asked, drafts): (Vec<Asked>, Vec<Draft>) = group.into_iter().unzip();
+async fn publish<A>(ingest: Ingest, group: Vec<(A, Draft)>) -> Published<A> {
+    let asked_of = |(asked, draft): (A, Draft)| ((asked, draft.topic.clone()), draft);
+    let (asked, drafts): (Vec<(A, Topic)>, Vec<Draft>) = group.into_iter().map(asked_of).unzip();
     let outcomes = ingest.publish(drafts, false).await;
     let mut outcomes = outcomes.map(Vec::into_iter);
-    let answers = asked.into_iter().map(|asked| {
-        let mut result = String::with_capacity(96 + asked.topic.as_str().len());
+    let published = asked.into_iter().map(|(asked, topic)| {
+        let mut result = String::with_capacity(96 + topic.as_str().len());
         let done = match &mut outcomes {
             Ok(outcomes) => match outcomes.next() {
-                None => Err(conflict(&asked.topic)),
-                Some(outcome) => put_result(&asked.topic, outcome, &mut result),
+                None => Err(conflict(&topic)),
+                Some(outcome) => put_result(&topic, outcome, &mut result),
             },
             Err(error) => Err(append_problem(*error)),
         };
-        match done {
-            Ok(()) => message::published(asked.reference, &result),
-            Err(problem) => message::error(asked.reference, &problem, &asked.shown),
-        }
+        (asked, done.map(|()| result))
     });
-    answers.collect()
+    published.collect()
 }
