@@ -32,6 +32,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   removed after the reader's place. (Only once more than the configured number of emptied topics
 ///   had to be forgotten may it tell of one that matches nothing.)
 /// - **Durable.** What an append returned is kept as the engine's durability says.
+///
+/// Who begins a call polls it to its end or drops it: while it has its turn and is not polled, others wait behind it.
 pub trait EventLog: Send + Sync + 'static {
     /// Appends the drafts in their order, each an event at its own position, and resolves when they are
     /// durable. Appends of several callers share a commit.
