@@ -32,6 +32,8 @@ class Case:
     # A cluster's: how many nodes; the broker by its client library alone; and what is published to its journal first.
     nodes: int = 1
     bare: str = ""
+    # The two at the same time, on the same broker: what its disk does meanwhile meets both.
+    paired: bool = False
     filled: str = ""
 
     def words(self, quick):
@@ -184,7 +186,8 @@ CASES = [
         # Of fewer events the p99 is a handful of them, and says how often the disk was slow.
         (20, 1),
         nodes=2,
-        bare="journal latency --rate 100 --size 223 --seconds {seconds}s",
+        bare="journal latency --rate 100 --size 223 --name bare --seconds {seconds}s",
+        paired=True,
     ),
     Case(
         "cluster-start",

@@ -4,6 +4,7 @@ its client library alone, on the nodes' core."""
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from brokers import Broker
@@ -12,6 +13,9 @@ from servers import READY_S, Failed, Server, cores
 # The journal keeps all that a run publishes.
 BYTES_MAX = "1GiB"
 
+# What was measured of brokers alone beside nodes, until it is asked for.
+beside = {}
+
 
 def measure(case, name, quick, run):
     """One run on a journal, or with its client library alone: its figures, and what was wrong with it."""
@@ -19,15 +23,17 @@ def measure(case, name, quick, run):
         with Broker("redis-everysec") as broker, Server(name, broker=broker.url) as server:
             return run(case.words(quick) + on_load() + server.load)
     bare = name.endswith("-bare")
+    if bare and case.paired:
+        return beside.pop((case.key, name), ({}, "not measured"))
     with Broker(name.removesuffix("-bare")) as broker:
         if case.filled:
             with Node(broker) as node:
                 found, wrong = run(case.filled_words(quick) + node.load + on_load())
                 if wrong:
                     return found, wrong
+        alone = case.bare_words(quick) + ["--url", broker.url, "--bytes-max", BYTES_MAX, "--cpu", str(cores()[0])]
         if bare:
-            words = ["--url", broker.url, "--bytes-max", BYTES_MAX, "--cpu", str(cores()[0])]
-            return run(case.bare_words(quick) + words)
+            return run(alone)
         if case.filled:
             return start(broker, case.sizes["events"][1 if quick else 0]), ""
         with ExitStack() as stack:
@@ -36,7 +42,12 @@ def measure(case, name, quick, run):
             if len(nodes) > 1:
                 words += ["--publish-url", f"{nodes[0].url}/topics/{{topic}}"]
                 words += ["--subscribe-url", f"{nodes[-1].url}/topics/{{topic}}"]
-            return run(words)
+            if not case.paired:
+                return run(words)
+            with ThreadPoolExecutor(2) as pool:
+                both = [pool.submit(run, words), pool.submit(run, alone)]
+                found, beside[case.key, f"{name}-bare"] = [one.result() for one in both]
+            return found
 
 
 def on_load():

@@ -74,8 +74,9 @@ def write(figures, notes, commands, rounds, quick, out):
 CLUSTER = """Nodes on one core, the broker and the load on the other, events of 200 bytes. "Always" and "everysec" are Redis'
 `appendfsync`, "always" is NATS' `sync_interval`; without it NATS writes to the disk every two minutes, and RabbitMQ leaves
 that to the system. "Bare" is `tidings bench journal`: the broker by its client library alone, on the nodes' core, with as
-many records on their way; on Redis with the script that each entry needs. A figure's bound is the smaller of two, so
-that neither a slow broker nor a fast one makes it look better than it is."""
+many records on their way; on Redis with the script that each entry needs. From one node to another both are measured at
+once, each at 100/s: a p99 that waits for a disk is the disk's, and that differs tenfold from minute to minute. A figure's
+bound is the smaller of two, so that neither a slow broker nor a fast one makes it look better than it is."""
 
 
 def drawn(table, figures, before, charts):
