@@ -63,8 +63,15 @@ pub(crate) fn watch() {
 
 /// Whether somebody asked for more rounds of a test than it has: it has an end in time of its own.
 fn takes_any_time() -> bool {
-    let mut knobs = ["KILL_ROUNDS", "CLUSTER_ROUNDS"].into_iter();
-    knobs.any(|knob| std::env::var_os(knob).is_some())
+    let knobs = [
+        "CLUSTER_ROUNDS",
+        "KILL_ROUNDS",
+        "REPLICA_ROUNDS",
+        "TRANSPORT_SEEDS",
+    ];
+    knobs
+        .into_iter()
+        .any(|knob| std::env::var_os(knob).is_some())
 }
 
 fn look() {
