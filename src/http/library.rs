@@ -70,7 +70,7 @@ impl Library<'_> {
                 // It is to see first what was read already: a connection on which nothing was, is closed at once.
                 biased;
                 result = serving.as_mut() => return result,
-                () = self.drain.cancelled() => serving.as_mut().graceful_shutdown(),
+                () = Arc::clone(&connection).drained(self.drain.clone()) => serving.as_mut().graceful_shutdown(),
             }
             serving.await
         };

@@ -32,6 +32,9 @@ use tokio_util::{
 /// What one stream may have in hyper's buffer, not yet taken by the socket; one piece may be larger.
 const UNSENT_BYTES_MAX: usize = 64 << 10; // 64 KiB
 
+/// A Socket.IO that polls asks again within this time.
+const POLLED_BY: Duration = Duration::from_secs(1);
+
 /// What an answer leaves to be done on its connection.
 #[expect(
     clippy::large_enum_variant,
@@ -62,6 +65,8 @@ pub(super) struct Connection {
     stream_begun: Notify,
     /// Set once its socket is another protocol's. Cancelled to end it.
     upgraded: OnceLock<CancellationToken>,
+    /// Whether a Socket.IO polls by it.
+    polls: AtomicBool,
 }
 
 impl Connection {
@@ -86,6 +91,21 @@ impl Connection {
             upgraded: OnceLock::new(),
             streaming: AtomicBool::new(false),
             stream_begun: Notify::new(),
+            polls: AtomicBool::new(false),
+        }
+    }
+
+    /// A Socket.IO polls by it.
+    pub(super) fn set_polls(&self) {
+        self.polls.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until a connection on which nothing is asked is to be closed, as the hub goes down. One by which a Socket.IO polls
+    /// has a little longer: its next poll is under way, and brings it the hub's last words.
+    pub(super) async fn drained(self: Arc<Self>, drain: CancellationToken) {
+        drain.cancelled().await;
+        if self.polls.load(Ordering::Relaxed) {
+            sleep(POLLED_BY).await;
         }
     }
 

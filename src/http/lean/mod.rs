@@ -41,17 +41,21 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 /// What is read at once of requests that are no larger.
 const READ_BYTES: usize = 1 << 10; // 1 KiB
+
+/// A connection that was opened right before the hub goes down has its request sent by then.
+const FIRST_BY: Duration = Duration::from_secs(1);
 
 /// A connection keeps no larger buffers between two requests.
 const KEPT_BYTES_MAX: usize = 16 << 10; // 16 KiB
@@ -96,7 +100,7 @@ pub(super) struct Lean {
     last: bool,
     /// Made when first waited for.
     timer: Option<Pin<Box<Sleep>>>,
-    drained: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    drained: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Used again by each request.
     headers: HeaderMap,
     head: Vec<u8>,
@@ -182,7 +186,7 @@ impl Lean {
 
     /// The next request, with its body read; also its head as it came.
     async fn request(&mut self) -> Result<(Bytes, Plain), End> {
-        let deadline = Instant::now() + self.door.limits.head_timeout;
+        let mut deadline = Instant::now() + self.door.limits.head_timeout;
         let head_bytes_max = self.door.head_bytes_max();
         let mut searched = 0;
         let head = loop {
@@ -211,7 +215,14 @@ impl Lean {
                 // Also what was cut off is hyper's to judge.
                 Err(Stop::End) if !self.read.is_empty() => return Err(self.library(b"")),
                 Err(Stop::Drain) if self.served => return Err(End::Answered),
-                Err(Stop::Drain) if !self.read.is_empty() => self.last = true,
+                Err(Stop::Drain) => {
+                    self.last = true;
+                    if self.read.is_empty() {
+                        // Who came just before is told as who comes just after: its request is on the way.
+                        deadline = deadline.min(Instant::now() + FIRST_BY);
+                        self.timer = None;
+                    }
+                }
                 Err(_) => return Err(End::Gone),
             }
         };
@@ -267,6 +278,7 @@ impl Lean {
             timer,
             drain,
             drained,
+            connection,
             ..
         } = self;
         let mut reading = pin!(tcp.read_buf(read));
@@ -279,8 +291,8 @@ impl Lean {
                 });
             }
             if heeds_drain {
-                let drained =
-                    drained.get_or_insert_with(|| Box::pin(drain.clone().cancelled_owned()));
+                let drained = drained
+                    .get_or_insert_with(|| Box::pin(Arc::clone(connection).drained(drain.clone())));
                 if drained.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(Stop::Drain));
                 }

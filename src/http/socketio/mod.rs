@@ -184,6 +184,9 @@ impl Door {
             }
             _ => body,
         };
+        if let Some(connection) = &connection {
+            connection.set_polls();
+        }
         if upgrades {
             may_upgrade(&parts.headers, parts.extensions.get::<OnUpgrade>())?;
             if let (Some(connection), Some(sid)) = (&connection, sid) {
