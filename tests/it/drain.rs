@@ -1,7 +1,14 @@
 //! Going down: every stream is told when to come back, and the hub ends in time whatever its readers do.
 
-use crate::support::{server::TestServer, stream::Stream};
+use crate::support::{
+    server::TestServer,
+    stream::{DEADLINE, Stream},
+};
 use std::time::{Duration, Instant};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 #[tokio::test]
 async fn streams_end_with_a_time_to_come_back() {
@@ -87,4 +94,28 @@ async fn while_draining_streams_are_turned_away_in_words_and_the_rest_gets_503()
     let answer = Stream::on(upload).await;
     assert_eq!(answer.status(), 201);
     hub.stop().await;
+}
+
+#[tokio::test]
+async fn who_connected_right_before_is_told_like_who_comes_after() {
+    let hub = TestServer::start().await;
+    let (mut early, idle) = (hub.connect().await, hub.connect().await);
+    // They are accepted one after the other.
+    assert_eq!(hub.get("/healthz", &[]).await.status, 200);
+    hub.server.shutdown();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let request = b"GET /topics/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+    early.write_all(request).await.unwrap();
+    let mut told = String::new();
+    let reading = early.read_to_string(&mut told);
+    timeout(DEADLINE, reading).await.unwrap().unwrap();
+    assert!(
+        told.contains("event: tidings.close") && told.contains("draining"),
+        "{told}"
+    );
+    // One that asks for nothing holds up nobody for long.
+    let begun = Instant::now();
+    hub.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    drop(idle);
 }
