@@ -1,10 +1,10 @@
 //! The files of `public/`, embedded: compressed once, and told by a tag, so that a browser that has one asks and gets 304.
 
-use super::{App, pages};
+use super::{App, pages, poll};
 use axum::{
     Router,
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::get,
 };
 use bytes::Bytes;
@@ -34,72 +34,72 @@ files! {
     "/tidings.js" "text/javascript; charset=utf-8" "tidings.js";
 }
 
+/// Made when the first of them is asked for.
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| FILES.iter().map(Asset::new).collect());
 
 struct Asset {
-    route: &'static str,
     kind: &'static str,
     bytes: Bytes,
     gzip: Bytes,
     /// Weak, since the two are not the same bytes.
-    tag: HeaderValue,
+    tag: String,
 }
 
 pub(super) fn routes() -> Router<Arc<App>> {
-    ASSETS.iter().fold(Router::new(), |router, asset| {
-        router.route(
-            asset.route,
-            get(move |headers: HeaderMap| async move { asset.answer(&headers) }),
-        )
+    let routes = FILES.iter().enumerate();
+    routes.fold(Router::new(), |router, (at, &(route, ..))| {
+        let asset = move |headers: HeaderMap| async move { ASSETS[at].answer(&headers) };
+        router.route(route, get(asset))
     })
 }
 
 impl Asset {
-    fn new(&(route, kind, bytes): &(&'static str, &'static str, &'static [u8])) -> Self {
+    fn new(&(_, kind, bytes): &(&'static str, &'static str, &'static [u8])) -> Self {
         let bytes = Bytes::from_static(bytes);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        // Neither fails: it writes into memory, and the tag is made of hexadecimal digits.
+        // Nothing fails to be written into memory.
         let gzip = encoder.write_all(&bytes).and_then(|()| encoder.finish());
         let digest = Sha256::digest(&bytes);
         let digits: String = digest[..8].iter().map(|b| format!("{b:02x}")).collect();
-        let tag = HeaderValue::try_from(format!("W/\"{digits}\""));
         Self {
-            route,
             kind,
             gzip: gzip.map_or_else(|_| bytes.clone(), Bytes::from),
             bytes,
-            tag: tag.unwrap_or(HeaderValue::from_static("W/\"\"")),
+            tag: format!("W/\"{digits}\""),
         }
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {
-        let known = listed(headers, header::IF_NONE_MATCH).any(|tag| tag == "*" || tag == self.tag);
-        let mut answer = match known {
-            true => StatusCode::NOT_MODIFIED.into_response(),
-            false if takes_gzip(headers) => {
-                let gzip = HeaderValue::from_static("gzip");
-                let body = pages::answer(self.kind, self.gzip.clone());
-                ([(header::CONTENT_ENCODING, gzip)], body).into_response()
-            }
-            false => pages::answer(self.kind, self.bytes.clone()),
+        let mut known = headers.get_all(header::IF_NONE_MATCH).iter();
+        let is_known = known.any(|known| poll::names(known, &self.tag));
+        let gzip = takes_gzip(headers);
+        let body = match gzip {
+            _ if is_known => Bytes::new(),
+            true => self.gzip.clone(),
+            false => self.bytes.clone(),
         };
+        let mut answer = pages::answer(self.kind, body);
+        if is_known {
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        } else if gzip {
+            let gzip = HeaderValue::from_static("gzip");
+            answer.headers_mut().insert(header::CONTENT_ENCODING, gzip);
+        }
         let headers = answer.headers_mut();
-        headers.insert(header::ETAG, self.tag.clone());
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if let Ok(tag) = HeaderValue::from_str(&self.tag) {
+            headers.insert(header::ETAG, tag);
+        }
         headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
         answer
     }
 }
 
-/// The items of a list header.
-fn listed(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(name).into_iter();
-    let values = values.filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
-}
-
 fn takes_gzip(headers: &HeaderMap) -> bool {
-    listed(headers, header::ACCEPT_ENCODING).any(|coding| {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let mut codings = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    codings.any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
         let weight = weight.trim().strip_prefix("q=").map(str::parse::<f32>);
         name.trim().eq_ignore_ascii_case("gzip") && !matches!(weight, Some(Ok(0.0)))

@@ -153,6 +153,7 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Oneshot<Router, Request<Body>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.connection.asked();
         request
             .extensions_mut()
             .insert(Arc::clone(&self.connection));

@@ -279,7 +279,7 @@ fn tag(page: &Page) -> String {
 }
 
 /// Whether an `If-None-Match` names a tag, compared weakly.
-fn names(known: &HeaderValue, tag: &str) -> bool {
+pub(super) fn names(known: &HeaderValue, tag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let known = known.to_str().unwrap_or_default();
     known.trim() == "*" || known.split(',').any(|known| opaque(known) == opaque(tag))

@@ -32,8 +32,8 @@ use tokio_util::{
 /// What one stream may have in hyper's buffer, not yet taken by the socket; one piece may be larger.
 const UNSENT_BYTES_MAX: usize = 64 << 10; // 64 KiB
 
-/// A Socket.IO that polls asks again within this time.
-const POLLED_BY: Duration = Duration::from_secs(1);
+/// A request that is on its way is there within this time.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// What an answer leaves to be done on its connection.
 #[expect(
@@ -65,8 +65,8 @@ pub(super) struct Connection {
     stream_begun: Notify,
     /// Set once its socket is another protocol's. Cancelled to end it.
     upgraded: OnceLock<CancellationToken>,
-    /// Whether a Socket.IO polls by it.
-    polls: AtomicBool,
+    /// Whether a request is on its way.
+    awaited: AtomicBool,
 }
 
 impl Connection {
@@ -91,21 +91,26 @@ impl Connection {
             upgraded: OnceLock::new(),
             streaming: AtomicBool::new(false),
             stream_begun: Notify::new(),
-            polls: AtomicBool::new(false),
+            awaited: AtomicBool::new(true),
         }
     }
 
-    /// A Socket.IO polls by it.
-    pub(super) fn set_polls(&self) {
-        self.polls.store(true, Ordering::Relaxed);
+    /// Its request came. Whether there will be another, nobody knows.
+    pub(super) fn asked(&self) {
+        self.awaited.store(false, Ordering::Relaxed);
     }
 
-    /// Waits until a connection on which nothing is asked is to be closed, as the hub goes down. One by which a Socket.IO polls
-    /// has a little longer: its next poll is under way, and brings it the hub's last words.
+    /// Its client asks again once it is answered.
+    pub(super) fn asks_again(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until a connection on which nothing is asked is to be closed, as the hub goes down. Where a request is on its
+    /// way, that has a little longer: it is told what one is told that comes later.
     pub(super) async fn drained(self: Arc<Self>, drain: CancellationToken) {
         drain.cancelled().await;
-        if self.polls.load(Ordering::Relaxed) {
-            sleep(POLLED_BY).await;
+        if self.awaited.load(Ordering::Relaxed) {
+            sleep(ON_ITS_WAY).await;
         }
     }
 

@@ -103,7 +103,7 @@ async fn who_connected_right_before_is_told_like_who_comes_after() {
     // They are accepted one after the other.
     assert_eq!(hub.get("/healthz", &[]).await.status, 200);
     hub.server.shutdown();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(hub.get("/readyz", &[]).await.status, 503); // whereupon all tasks have seen it
     let request = b"GET /topics/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
     early.write_all(request).await.unwrap();
     let mut told = String::new();

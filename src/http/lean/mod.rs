@@ -41,7 +41,6 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 use tokio::{
     io::AsyncReadExt,
@@ -53,9 +52,6 @@ use tower::{Service, ServiceExt};
 
 /// What is read at once of requests that are no larger.
 const READ_BYTES: usize = 1 << 10; // 1 KiB
-
-/// A connection that was opened right before the hub goes down has its request sent by then.
-const FIRST_BY: Duration = Duration::from_secs(1);
 
 /// A connection keeps no larger buffers between two requests.
 const KEPT_BYTES_MAX: usize = 16 << 10; // 16 KiB
@@ -186,7 +182,7 @@ impl Lean {
 
     /// The next request, with its body read; also its head as it came.
     async fn request(&mut self) -> Result<(Bytes, Plain), End> {
-        let mut deadline = Instant::now() + self.door.limits.head_timeout;
+        let deadline = Instant::now() + self.door.limits.head_timeout;
         let head_bytes_max = self.door.head_bytes_max();
         let mut searched = 0;
         let head = loop {
@@ -215,14 +211,7 @@ impl Lean {
                 // Also what was cut off is hyper's to judge.
                 Err(Stop::End) if !self.read.is_empty() => return Err(self.library(b"")),
                 Err(Stop::Drain) if self.served => return Err(End::Answered),
-                Err(Stop::Drain) => {
-                    self.last = true;
-                    if self.read.is_empty() {
-                        // Who came just before is told as who comes just after: its request is on the way.
-                        deadline = deadline.min(Instant::now() + FIRST_BY);
-                        self.timer = None;
-                    }
-                }
+                Err(Stop::Drain) if !self.read.is_empty() => self.last = true,
                 Err(_) => return Err(End::Gone),
             }
         };
@@ -312,6 +301,7 @@ impl Lean {
 
     /// The router's answer; `None` if the client goes away before it is there.
     async fn call(&mut self, mut request: Request<Body>) -> Option<Response> {
+        self.connection.asked();
         request
             .extensions_mut()
             .insert(Arc::clone(&self.connection));

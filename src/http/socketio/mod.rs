@@ -185,7 +185,7 @@ impl Door {
             _ => body,
         };
         if let Some(connection) = &connection {
-            connection.set_polls();
+            connection.asks_again();
         }
         if upgrades {
             may_upgrade(&parts.headers, parts.extensions.get::<OnUpgrade>())?;

@@ -164,9 +164,13 @@ impl SqliteLog {
         // Some more than can ask for room: closing and sweeping ask for none.
         let (requests, queue) = sync_channel(QUEUE_BATCHES_MAX + 64);
         let writer = Writer::new(Arc::clone(&shared), queue, store, checkpointer, lock);
+        let end = EndOnPanic(Arc::clone(&shared));
         std::thread::Builder::new()
             .name("log-writer".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                let _end = end;
+                writer.run();
+            })
             .map_err(OpenError::Thread)?;
         Ok(Self {
             shared,
@@ -317,6 +321,17 @@ impl Shared {
             live.tails.clear();
         }
         self.readers.close();
+    }
+}
+
+/// A writer that panicked answers nobody any more: whoever follows the log is to see its end.
+struct EndOnPanic(Arc<Shared>);
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
     }
 }
 

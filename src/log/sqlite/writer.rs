@@ -76,17 +76,6 @@ pub(super) struct Writer {
     _lock: DirLock,
 }
 
-/// A writer that panicked answers nobody any more: whoever follows the log is to see its end.
-struct EndOnPanic(Arc<Shared>);
-
-impl Drop for EndOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.close();
-        }
-    }
-}
-
 impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -114,7 +103,6 @@ impl Writer {
 
     /// Runs until it is closed, or nobody is left who could ask for anything.
     pub(super) fn run(mut self) {
-        let _end = EndOnPanic(Arc::clone(&self.shared));
         loop {
             match self.next() {
                 Ok(Request::Append(first)) => {
